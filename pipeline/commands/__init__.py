@@ -1,0 +1,1 @@
+"""One file a `wattrate` sub-command. They parse, call, print; the work is done elsewhere."""

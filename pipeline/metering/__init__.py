@@ -1,0 +1,1 @@
+"""From samples to intervals that may cost someone money: registers, order, sessions, verdicts."""
