@@ -1,4 +1,4 @@
-"""The `wattrate` command: finds the sub-command's file, loads the settings once, turns errors into one line and a code."""
+"""The `wattrate` command: finds the sub-command's file, loads settings once, turns errors into one line and a code."""
 
 import importlib
 import sys
@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their line of help, importing none of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)] or [("none", "")])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""One line an event, `name key=value …` or JSON, on standard error. Secrets never get here: settings mask themselves."""
+"""One line an event, `name key=value …` or JSON, on standard error. Settings mask their secrets themselves."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""All settings: one frozen value, read once from defaults, a TOML file, the embedded stack's run file and the environment.
+"""All settings: one frozen value, read once from defaults, the run file of `wattrate up`, a TOML file, the environment.
 
 Later wins: default < run file of `wattrate up` (addresses only) < TOML file < environment. A setting `kafka_bootstrap`
 is WATTRATE_KAFKA_BOOTSTRAP in the environment and `kafka_bootstrap = …` or `[kafka]` `bootstrap = …` in the file.
@@ -40,7 +40,7 @@ def _setting(
 class Settings:
     """What a person may choose. Each field's documentation is its metadata; docs/settings.md lists them all."""
 
-    data_dir: Path = _setting(
+    data_dir: Path = _setting(  # noqa: RUF009 (makes a field, not a shared value)
         Path("wattrate-data"),
         "Folder of the embedded store and of the run file of `wattrate up`. Delete it to start anew.",
     )
@@ -60,7 +60,7 @@ class Settings:
     kafka_ssl_cert_file: str = _setting("", "PEM file of this client's certificate.")
     kafka_ssl_key_file: str = _setting("", "PEM file of this client's key.")
     kafka_ssl_key_password: str = _setting("", "Password of that key.", secret=True)
-    kafka_options: dict[str, str] = _setting(
+    kafka_options: dict[str, str] = _setting(  # noqa: RUF009
         {}, "More librdkafka options for every client, as a TOML table, a JSON object, or `name=value,name=value`."
     )
     kafka_timeout_s: float = _setting(
@@ -106,7 +106,9 @@ class Settings:
         low=0.1,
         high=3600,
     )
-    clickhouse_settings: dict[str, str] = _setting({}, "More ClickHouse settings for every query and insert.")
+    clickhouse_settings: dict[str, str] = _setting(  # noqa: RUF009
+        {}, "More ClickHouse settings for every query and insert."
+    )
 
     batch_records: int = _setting(50_000, "Kafka records a batch at most.", low=1, high=1_000_000)
     batch_wait_s: float = _setting(
@@ -130,9 +132,6 @@ class Settings:
     alertmanager_url: str = _setting("", "Prometheus Alertmanager to send alerts to; empty is none.")
 
     broker_binary: str = _setting("", "The embedded broker's program; empty is the one from the `embedded` extra.")
-    embedded_host: str = _setting(
-        "127.0.0.1", "Loopback address of the embedded parts.", choices=("127.0.0.1", "::1", "localhost")
-    )
     embedded_broker_port: int = _setting(19092, "First port tried for the embedded broker.", low=1, high=65535)
     embedded_store_port: int = _setting(18123, "First port tried for the embedded store.", low=1, high=65535)
     embedded_partitions: int = _setting(4, "Partitions of meter.readings on the embedded broker.", low=1, high=1024)
