@@ -1,0 +1,214 @@
+"""What OCPI says of the money: step_size, taxes, limits and rounding over the charging periods of `tests.oracle`.
+
+Shares no code with `rating`. Amounts are exact `Fraction`s of the currency unit until the one rounding at the end.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from tests.oracle import Component, Piece, Session, Tariff, exact, flat_components, rate
+
+MWH_A_KWH = 1_000_000
+MS_AN_HOUR = 3_600_000
+NO_MINOR_UNIT = (
+    "JPY",
+    "KRW",
+    "ISK",
+    "CLP",
+    "VND",
+    "XAF",
+    "XOF",
+    "XPF",
+    "PYG",
+    "UGX",
+    "RWF",
+    "KMF",
+    "GNF",
+    "DJF",
+    "BIF",
+    "VUV",
+)
+THREE_DECIMALS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+
+
+class Amount(NamedTuple):
+    """Money of the same thing without and with taxes."""
+
+    excl: Fraction
+    incl: Fraction
+
+    def plus(self, other: "Amount") -> "Amount":
+        """Both sums."""
+        return Amount(self.excl + other.excl, self.incl + other.incl)
+
+
+NOTHING = Amount(Fraction(0), Fraction(0))
+
+
+class Step(NamedTuple):
+    """The excess that step_size adds: `quantity` mWh or ms more of `component`."""
+
+    dimension: str
+    component: Component
+    quantity: int
+
+
+@dataclass
+class Bill:
+    """A settled session; every amount exact but `total`, which is rounded once."""
+
+    pieces: list[Piece]
+    flats: list[Component]
+    steps: list[Step] = field(default_factory=list)
+    billed: dict[tuple[str, Component], int] = field(default_factory=dict)
+    by_dimension: dict[str, Amount] = field(default_factory=dict)
+    taxes: dict[Fraction, Fraction] = field(default_factory=dict)
+    before_limits: Amount = NOTHING
+    after_limits: Amount = NOTHING
+    total: Amount = NOTHING
+
+    def quantity(self, dimension: str) -> int:
+        """Billed mWh or ms of a dimension, the step's excess included."""
+        return sum(quantity for (name, _), quantity in self.billed.items() if name == dimension)
+
+
+def excess(quantity: int, step: int) -> int:
+    """What is missing to the next whole step; nothing at an exact multiple, and step 0 is no step."""
+    return -quantity % step if step else 0
+
+
+def settle(tariff: Tariff, session: Session) -> Bill:
+    """The whole bill: periods, step sizes, taxes, limits, rounding."""
+    session_flat, reservation_flats = flat_components(tariff, session)
+    bill = Bill(rate(tariff, session), [*([session_flat] if session_flat else []), *reservation_flats])
+    bill.steps = _steps(tariff, bill.pieces)
+    bill.billed = _billed(bill.pieces, bill.steps)
+    for (dimension, component), quantity in bill.billed.items():
+        _add(tariff, bill, dimension, component, quantity)
+    if session_flat is not None:
+        _add(tariff, bill, "FLAT", session_flat, 1)
+    for component in reservation_flats:
+        _add(tariff, bill, "RESERVATION_FLAT", component, 1)
+    for amount in bill.by_dimension.values():
+        bill.before_limits = bill.before_limits.plus(amount)
+    bill.after_limits = limited(tariff, bill.before_limits)
+    digits = minor_digits(tariff.raw["currency"])
+    bill.total = Amount(rounded(bill.after_limits.excl, digits), rounded(bill.after_limits.incl, digits))
+    return bill
+
+
+# ---------------------------------------------------------------- quantities and step_size (mod_cdrs step_size)
+
+
+def _priced(pieces: Sequence[Piece]) -> dict[str, list[tuple[Component, int]]]:
+    """Per dimension what its components supplied, in order; what is free or nothing at all has no place here."""
+    found: dict[str, list[tuple[Component, int]]] = defaultdict(list)
+    names = {"CHARGING": "TIME", "PARKING": "PARKING_TIME"}
+    for piece in pieces:
+        if piece.energy is not None and piece.energy_mwh > 0:
+            found["ENERGY"].append((piece.energy, piece.energy_mwh))
+        if piece.time is not None and piece.end_ms > piece.start_ms:
+            found[names.get(piece.state, "RESERVATION")].append((piece.time, piece.end_ms - piece.start_ms))
+    return found
+
+
+def _steps(tariff: Tariff, pieces: Sequence[Piece]) -> list[Step]:
+    """mod_cdrs step_size: once a session for ENERGY and once for TIME and PARKING_TIME together.
+
+    The session's total is rounded up to the step of the last component used, the excess is billed in its period.
+    "In the cases that TIME and PARKING_TIME Tariff Elements are both used, step_size is only taken into account for
+    the total parking duration." Policy: a reservation's time is rounded by itself.
+    """
+    priced = _priced(pieces)
+    chosen = ["ENERGY", "PARKING_TIME" if priced["PARKING_TIME"] else "TIME", "RESERVATION"]
+    steps = []
+    for dimension in chosen:
+        if not priced[dimension]:
+            continue
+        last = priced[dimension][-1][0]
+        unit = 1000  # step_size is in Wh or in seconds, we count mWh and ms
+        missing = excess(sum(quantity for _, quantity in priced[dimension]), tariff.component(last)["step_size"] * unit)
+        if missing:
+            steps.append(Step(dimension, last, missing))
+    return steps
+
+
+def _billed(pieces: Sequence[Piece], steps: Sequence[Step]) -> dict[tuple[str, Component], int]:
+    quantities: dict[tuple[str, Component], int] = defaultdict(int)
+    for dimension, parts in _priced(pieces).items():
+        for component, quantity in parts:
+            quantities[dimension, component] += quantity
+    for step in steps:
+        quantities[step.dimension, step.component] += step.quantity
+    return dict(quantities)
+
+
+# ---------------------------------------------------------------- price and taxes (mod_tariffs PriceComponent)
+
+
+def _add(tariff: Tariff, bill: Bill, dimension: str, component: Component, quantity: int) -> None:
+    """`price` is per kWh (ENERGY), per hour (TIME, PARKING_TIME) or once (FLAT)."""
+    unit = {"ENERGY": MWH_A_KWH, "FLAT": 1, "RESERVATION_FLAT": 1}.get(dimension, MS_AN_HOUR)
+    priced = tariff.component(component)
+    cost = Fraction(quantity, unit) * exact(priced["price"])
+    amount = taxed(tariff.raw, priced, cost)
+    bill.by_dimension[dimension] = bill.by_dimension.get(dimension, NOTHING).plus(amount)
+    vat = vat_of(tariff.raw, priced)
+    bill.taxes[vat] = bill.taxes.get(vat, Fraction(0)) + amount.incl - amount.excl
+
+
+def vat_of(tariff: Mapping[str, Any], component: Mapping[str, Any]) -> Fraction:
+    """Percent. "vat: ... Not provided: no VAT applicable"; 2.3.0 TaxIncluded N/A: no taxes are applicable."""
+    if tariff.get("tax_included") == "N/A" or component.get("vat") is None:
+        return Fraction(0)
+    return exact(component["vat"])
+
+
+def taxed(tariff: Mapping[str, Any], component: Mapping[str, Any], cost: Fraction) -> Amount:
+    """2.2.1: "price ... excluding VAT". 2.3.0 TaxIncluded: YES, the price includes the taxes; NO, it does not."""
+    factor = 1 + vat_of(tariff, component) / 100
+    if tariff.get("tax_included") == "YES":
+        return Amount(cost / factor, cost)
+    return Amount(cost, cost * factor)
+
+
+# ---------------------------------------------------------------- limits (min_price, max_price) and rounding
+
+
+def limits_of(price: Mapping[str, Any] | None) -> tuple[Fraction | None, Fraction | None]:
+    """2.2.1 Price {excl_vat, incl_vat}; 2.3.0 PriceLimit {before_taxes, after_taxes}; None = not limited."""
+    found = []
+    for names in (("excl_vat", "before_taxes"), ("incl_vat", "after_taxes")):
+        given = [exact(price[name]) for name in names if price is not None and price.get(name) is not None]
+        found.append(given[0] if given else None)
+    return found[0], found[1]
+
+
+def limited(tariff: Tariff, amount: Amount) -> Amount:
+    """ "min_price: the Charging Session with this tariff will at least cost this amount"; max_price: "at most"."""
+    for price, pick in ((tariff.raw.get("min_price"), max), (tariff.raw.get("max_price"), min)):
+        excl_limit, incl_limit = limits_of(price)
+        excl = amount.excl if excl_limit is None else pick(amount.excl, excl_limit)
+        incl = amount.incl if incl_limit is None else pick(amount.incl, incl_limit)
+        # Policy: where only one side is limited the tax keeps its proportion; where both are they clamp by themselves.
+        if incl_limit is None and excl != amount.excl:
+            incl = excl * amount.incl / amount.excl if amount.excl else excl
+        if excl_limit is None and incl != amount.incl:
+            excl = incl * amount.excl / amount.incl if amount.incl else incl
+        amount = Amount(min(excl, incl), incl)
+    return amount
+
+
+def minor_digits(currency: str) -> int:
+    """ISO 4217, as far as the tests use it."""
+    return 0 if currency in NO_MINOR_UNIT else 3 if currency in THREE_DECIMALS else 2
+
+
+def rounded(amount: Fraction, digits: int) -> Fraction:
+    """Policy: half away from zero to the minor unit, once, on the totals."""
+    scaled = abs(amount) * 10**digits
+    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    return Fraction(whole if amount >= 0 else -whole, 10**digits)
