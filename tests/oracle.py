@@ -9,7 +9,7 @@ It does not parse, validate or explain: feed it valid tariffs of at most 4 decim
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 MINUTE_MS = 60_000
 MINUTES_A_DAY = 1440
+DAY_MS = MINUTES_A_DAY * MINUTE_MS
 WEEKDAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
 # What one unit of a restriction is in the unit that we count: mWh, ms, mA, mW.
 SCALES = {
@@ -121,28 +122,27 @@ def local_day(zone: str, day: int) -> list[LocalMinute]:
 
 
 def _wall_clock(zone: str, minute: int) -> LocalMinute:
-    local = datetime.fromtimestamp(minute * 60, UTC).astimezone(ZoneInfo(zone))
-    return LocalMinute(f"{local:%Y-%m-%d}", f"{local:%H:%M}", WEEKDAYS[local.weekday()])
+    local = datetime.fromtimestamp(minute * 60, ZoneInfo(zone))
+    text = local.isoformat()  # 2026-03-29T01:59:00+01:00
+    return LocalMinute(text[:10], text[11:16], WEEKDAYS[local.weekday()])
 
 
 def clock_matches(restrictions: Mapping[str, Any], now: LocalMinute) -> bool:
     """mod_tariffs TariffRestrictions: start_time, end_time, start_date, end_date, day_of_week, all in local time."""
     # "start_date: valid from this day (inclusive)"; "end_date: valid until this day (exclusive)".
-    if now.date < restrictions.get("start_date", now.date):
+    if "start_date" in restrictions and now.date < restrictions["start_date"]:
         return False
     if "end_date" in restrictions and now.date >= restrictions["end_date"]:
         return False
     # "day_of_week: Which day(s) of the week this tariff is active." Policy: the local day of the instant, also
     # in a window that began the evening before. An empty list restricts nothing.
-    days = restrictions.get("day_of_week") or WEEKDAYS
-    if now.weekday not in days:
+    if restrictions.get("day_of_week") and now.weekday not in restrictions["day_of_week"]:
         return False
     # "If end_time < start_time then the period wraps around to the next day. To stop at end of the day use: 00:00."
     start, end = restrictions.get("start_time", "00:00"), restrictions.get("end_time", "00:00")
-    if start == end:  # Policy: the whole day.
-        return True
     if start < end:
         return bool(start <= now.time < end)
+    # Policy: equal times are the whole day; both halves of the line below together are just that.
     return bool(now.time >= start or now.time < end)
 
 
@@ -184,7 +184,7 @@ class Tariff:
             for index, limits in enumerate(self.restrictions)
             if any(name in limits for name in CLOCK_RESTRICTIONS)
         ]
-        self._patterns: dict[int, list[tuple[bool, ...]]] = {}
+        self._clock_days: dict[int, tuple[list[tuple[bool, ...]], list[int]]] = {}
 
     def component(self, which: Component) -> Mapping[str, Any]:
         """The PriceComponent object itself."""
@@ -196,20 +196,28 @@ class Tariff:
     def clock_pattern(self, instant_ms: int) -> tuple[bool, ...]:
         """Which of the clocked elements match the local clock at this instant."""
         day, minute = divmod(instant_ms // MINUTE_MS, MINUTES_A_DAY)
-        if day not in self._patterns:
-            self._patterns[day] = [
-                tuple(clock_matches(self.restrictions[index], now) for index in self.clocked)
-                for now in local_day(self.zone, day)
-            ]
-        return self._patterns[day][minute]
+        return self._clock_day(day)[0][minute]
 
     def clock_changes(self, start_ms: int, end_ms: int) -> list[int]:
         """Instants strictly inside (start_ms, end_ms) at which the clock makes an element match or stop matching."""
         if not self.clocked:
             return []
-        first, last = start_ms // MINUTE_MS + 1, -(-end_ms // MINUTE_MS)
-        minutes = [minute * MINUTE_MS for minute in range(first, last)]
-        return [at for at in minutes if self.clock_pattern(at) != self.clock_pattern(at - MINUTE_MS)]
+        days = range(start_ms // DAY_MS, end_ms // DAY_MS + 1)
+        return [change for day in days for change in self._clock_day(day)[1] if start_ms < change < end_ms]
+
+    def _clock_day(self, day: int) -> tuple[list[tuple[bool, ...]], list[int]]:
+        """The pattern at each minute of a UTC day, and the minutes (in ms) whose pattern is not that before."""
+        if day not in self._clock_days:
+            walls = [_wall_clock(self.zone, day * MINUTES_A_DAY - 1), *local_day(self.zone, day)]
+            columns = [[clock_matches(self.restrictions[index], now) for now in walls] for index in self.clocked]
+            patterns = list(zip(*columns, strict=True))
+            changes = [
+                day * DAY_MS + minute * MINUTE_MS
+                for minute, (before, after) in enumerate(pairwise(patterns))
+                if before != after
+            ]
+            self._clock_days[day] = patterns[1:], changes
+        return self._clock_days[day]
 
     def element_matches(self, index: int, moment: Moment) -> bool:
         """mod_tariffs TariffRestrictions: all of them must hold; `reservation` is looked at by the caller."""
