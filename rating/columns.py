@@ -30,6 +30,9 @@ SPLIT_CURRENT: Final = 5
 SPLIT_STATE: Final = 6
 
 ABSENT: Final = -1
+MISSING_POWER: Final = 1
+MISSING_CURRENT: Final = 2
+
 FREE: Final = -1  # the component of a dimension that nothing prices
 
 
@@ -54,6 +57,7 @@ class Pieces(NamedTuple):
     energy_mwh: I64
     energy_component: I32  # index into the book's components; FREE
     time_component: I32  # TIME when charging or reserved, PARKING_TIME when parking; FREE
+    missing: I8  # MISSING_* bits: a restriction that could not be checked, so did not match
 
 
 def empty_pieces(rows: int) -> Pieces:
@@ -68,4 +72,5 @@ def empty_pieces(rows: int) -> Pieces:
         energy_mwh=np.empty(rows, np.int64),
         energy_component=np.empty(rows, np.int32),
         time_component=np.empty(rows, np.int32),
+        missing=np.empty(rows, np.int8),
     )

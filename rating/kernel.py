@@ -1,0 +1,303 @@
+"""The hot path: one metered interval of one session cut into charging periods, each with its components.
+
+Integers only, no allocation, no float. Energy inside an interval follows the integer curve of the design:
+with a(t) the charging time in ms since the interval's start (elapsed time if nothing charged), the register
+at t is `first + floor(E · a(t) / a(end))`. A kWh threshold is cut at the first ms whose register reaches it,
+and the piece before carries exactly the threshold, so pieces of zero length exist.
+What a piece costs is quantity × price of its component; totals, steps, taxes and limits are `settle`'s.
+"""
+
+from typing import Final
+
+from numba import njit
+
+from rating.columns import (
+    ABSENT,
+    CHARGING,
+    FREE,
+    MISSING_CURRENT,
+    MISSING_POWER,
+    PARKING,
+    RESERVATION,
+    SPLIT_CURRENT,
+    SPLIT_DURATION,
+    SPLIT_KWH,
+    SPLIT_POWER,
+    SPLIT_READING,
+    SPLIT_STATE,
+    SPLIT_TIME,
+    Marks,
+    Pieces,
+)
+from rating.ratesheet import (
+    DURATION_AT,
+    DURATION_END,
+    ENERGY_MAX_MWH,
+    FLIPS_AT,
+    FLIPS_END,
+    FROM_MS,
+    KWH_AT,
+    KWH_END,
+    NO_LIMIT,
+    PATTERNS_AT,
+    SLOT_ENERGY,
+    SLOT_EXPIRED,
+    SLOT_FLAT,
+    SLOT_PARKING,
+    SLOT_RESERVATION,
+    SLOT_TIME,
+    TIME_MAX_MS,
+    UNTIL_MS,
+    Book,
+)
+
+NO_ROOM: Final = -1  # `pieces` is full: give a larger one and call again
+NOT_COVERED: Final = -2  # the sheet's horizon does not cover the interval: extend the book and call again
+OUT_OF_BOUNDS: Final = -3  # quantities at which int64 could overflow, or negative ones: nothing was rated
+
+_FAR: Final = 2**62
+_SMALL: Final = 2**31
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _segment(book: Book, low: int, high: int, instant_ms: int) -> int:
+    """The last flip in [low, high) at or before the instant."""
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if book.flips[middle] <= instant_ms:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _select(
+    book: Book, pattern: int, slot: int, energy_mwh: int, current_ma: int, power_mw: int, duration_ms: int
+) -> tuple[int, int]:
+    """The component that prices a slot now, or FREE; and what could not be checked on the way.
+
+    "The first Tariff Element with a Price Component for that dimension in the list with matching
+    Tariff Restrictions will be used." Minima are inclusive, maxima exclusive.
+    """
+    missing = 0
+    for at in range(book.patterns[pattern, slot], book.patterns[pattern, slot + 1]):
+        row = book.candidates[at, 1]
+        if row == NO_LIMIT:
+            return book.candidates[at, 0], missing
+        limits = book.limits
+        if (
+            limits[row, 0] <= energy_mwh < limits[row, 1]
+            and limits[row, 2] <= current_ma < limits[row, 3]
+            and limits[row, 4] <= power_mw < limits[row, 5]
+            and limits[row, 6] <= duration_ms < limits[row, 7]
+        ):
+            return book.candidates[at, 0], missing
+        if current_ma == ABSENT and limits[row, 2] > ABSENT:
+            missing |= MISSING_CURRENT
+        if power_mw == ABSENT and limits[row, 4] > ABSENT:
+            missing |= MISSING_POWER
+    return FREE, missing
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _curve_length(marks: Marks, mark: int, last: int, start_ms: int, end_ms: int) -> tuple[int, bool]:
+    """a(end): the charging time in [start, end), and whether it is elapsed time because nothing charged."""
+    charging = 0
+    at = start_ms
+    while at < end_ms:
+        until = end_ms
+        if mark + 1 < last and marks.start_ms[mark + 1] < end_ms:
+            until = max(marks.start_ms[mark + 1], at)
+        if marks.state[mark] == CHARGING:
+            charging += until - at
+        at = until
+        mark += 1
+    if charging == 0:
+        return end_ms - start_ms, True
+    return charging, False
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _mark_split(marks: Marks, before: int, after: int) -> int:
+    """Why a cut at a mark: the strongest of what changed there."""
+    if marks.state[before] != marks.state[after]:
+        return SPLIT_STATE
+    if marks.power_mw[before] != marks.power_mw[after]:
+        return SPLIT_POWER
+    if marks.current_ma[before] != marks.current_ma[after]:
+        return SPLIT_CURRENT
+    return SPLIT_READING
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _in_bounds(book: Book, sheet: int, start_ms: int, end_ms: int, energy_before_mwh: int, energy_mwh: int) -> bool:
+    """Whether every product of this interval stays in int64: cost at the dearest price, and energy × time."""
+    length = end_ms - start_ms
+    if length < 0 or energy_mwh < 0 or energy_before_mwh < 0:
+        return False
+    if energy_mwh > book.sheets[sheet, ENERGY_MAX_MWH] - energy_before_mwh or length > book.sheets[sheet, TIME_MAX_MS]:
+        return False
+    return (energy_mwh < _SMALL and length < _SMALL) or length == 0 or energy_mwh <= _FAR // length
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _slots(state: int) -> tuple[int, int]:
+    """The slots that price energy and time in a state; -1 = nothing prices energy there."""
+    if state == CHARGING:
+        return SLOT_ENERGY, SLOT_TIME
+    if state == PARKING:
+        return SLOT_ENERGY, SLOT_PARKING
+    if state == RESERVATION:
+        return -1, SLOT_RESERVATION
+    return -1, SLOT_EXPIRED
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def check_bounds(book: Book, sheet: int, start_ms: int, end_ms: int, energy_before_mwh: int, energy_mwh: int) -> bool:
+    """Whether `rate_interval` can rate this interval without leaving int64 (it checks the same itself)."""
+    return _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh)
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def rate_interval(
+    book: Book,
+    sheet: int,
+    tag: int,
+    session_start_ms: int,
+    energy_before_mwh: int,
+    marks: Marks,
+    first_mark: int,
+    n_marks: int,
+    start_ms: int,
+    end_ms: int,
+    energy_mwh: int,
+    pieces: Pieces,
+    at: int,
+) -> int:
+    """Cut [start, end) of a session into pieces, from row `at` on; returns the row after the last.
+
+    `energy_before_mwh` is the session's energy at `start_ms`, `energy_mwh` what the interval adds.
+    `marks[first_mark : first_mark + n_marks]`, ascending, say what holds; the first covers `start_ms`.
+    `session_start_ms` is where duration counts from (the charging session; a reservation before it has none).
+    Neighbouring pieces of equal state and components are one piece. An interval of zero length may carry energy.
+    Returns NO_ROOM, NOT_COVERED or OUT_OF_BOUNDS instead, with nothing to be kept from `pieces`.
+    """
+    if start_ms < book.sheets[sheet, FROM_MS] or end_ms > book.sheets[sheet, UNTIL_MS]:
+        return NOT_COVERED
+    if not _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh):
+        return OUT_OF_BOUNDS
+
+    last_mark = first_mark + n_marks
+    mark = first_mark
+    while mark + 1 < last_mark and marks.start_ms[mark + 1] <= start_ms:
+        mark += 1
+    curve, elapsed = _curve_length(marks, mark, last_mark, start_ms, end_ms)
+
+    flips_end = book.sheets[sheet, FLIPS_END]
+    flip = _segment(book, book.sheets[sheet, FLIPS_AT], flips_end, start_ms)
+    kwh, kwh_end = book.sheets[sheet, KWH_AT], book.sheets[sheet, KWH_END]
+    while kwh < kwh_end and book.thresholds[kwh] <= energy_before_mwh:
+        kwh += 1
+    duration, duration_end = book.sheets[sheet, DURATION_AT], book.sheets[sheet, DURATION_END]
+    while duration < duration_end and book.thresholds[duration] <= start_ms - session_start_ms:
+        duration += 1
+
+    first = at
+    now, used, passed, split = start_ms, 0, 0, SPLIT_READING  # passed = a(now), used = energy of the curve so far
+    while True:
+        # 1. What holds from now on.
+        state = marks.state[mark]
+        energy_slot, time_slot = _slots(state)
+        pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[flip]
+        energy_component, missing = FREE, 0
+        so_far, lasted = 0, 0
+        if energy_slot >= 0:
+            so_far, lasted = energy_before_mwh + used, now - session_start_ms
+            energy_component, missing = _select(
+                book, pattern, energy_slot, so_far, marks.current_ma[mark], marks.power_mw[mark], lasted
+            )
+        time_component, also_missing = _select(
+            book, pattern, time_slot, so_far, marks.current_ma[mark], marks.power_mw[mark], lasted
+        )
+        missing |= also_missing
+
+        # 2. Until when: the next mark, flip or duration threshold, or the end.
+        until, reason = end_ms, SPLIT_READING
+        if mark + 1 < last_mark and marks.start_ms[mark + 1] < until:
+            until, reason = marks.start_ms[mark + 1], _mark_split(marks, mark, mark + 1)
+        if flip + 1 < flips_end and book.flips[flip + 1] < until:
+            until, reason = book.flips[flip + 1], SPLIT_TIME
+        if duration < duration_end and session_start_ms + book.thresholds[duration] < until:
+            until, reason = session_start_ms + book.thresholds[duration], SPLIT_DURATION
+
+        # 3. How far the curve gets until then, or until it reaches the next kWh threshold.
+        step = until - now if elapsed or state == CHARGING else 0
+        reached = energy_mwh
+        if until < end_ms and energy_mwh > 0:
+            reached = energy_mwh * (passed + step) // curve
+        if kwh < kwh_end and book.thresholds[kwh] - energy_before_mwh <= reached:
+            reached = book.thresholds[kwh] - energy_before_mwh
+            step = -(-reached * curve // energy_mwh) - passed
+            until, reason = now + step, SPLIT_KWH
+            kwh += 1
+
+        # 4. Write the piece, or lengthen the one before.
+        if until > now or reached > used:
+            if (
+                at > first
+                and pieces.state[at - 1] == state
+                and pieces.energy_component[at - 1] == energy_component
+                and pieces.time_component[at - 1] == time_component
+                and pieces.missing[at - 1] == missing
+            ):
+                pieces.end_ms[at - 1] = until
+                pieces.energy_mwh[at - 1] += reached - used
+            else:
+                if at >= len(pieces.start_ms):
+                    return NO_ROOM
+                pieces.tag[at] = tag
+                pieces.start_ms[at] = now
+                pieces.end_ms[at] = until
+                pieces.state[at] = state
+                pieces.split[at] = split
+                pieces.apportioned[at] = 0
+                pieces.energy_mwh[at] = reached - used
+                pieces.energy_component[at] = energy_component
+                pieces.time_component[at] = time_component
+                pieces.missing[at] = missing
+                at += 1
+
+        # 5. Move there.
+        now, used, passed, split = until, reached, passed + step, reason
+        if now >= end_ms and used >= energy_mwh:
+            break
+        while mark + 1 < last_mark and marks.start_ms[mark + 1] <= now:
+            mark += 1
+        while flip + 1 < flips_end and book.flips[flip + 1] <= now:
+            flip += 1
+        while duration < duration_end and session_start_ms + book.thresholds[duration] <= now:
+            duration += 1
+
+    if at - first > 1:
+        for piece in range(first, at):
+            pieces.apportioned[piece] = 1
+    return at
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def flat_component(book: Book, sheet: int, slot: int, instant_ms: int, power_mw: int, current_ma: int) -> int:
+    """The FLAT component that a session owes at its start: SLOT_FLAT, SLOT_RESERVATION_FLAT or SLOT_EXPIRED_FLAT.
+
+    Several may match: the first at the start counts, once per session (energy 0, duration 0). FREE = none,
+    NOT_COVERED = extend the book and ask again.
+    """
+    if instant_ms < book.sheets[sheet, FROM_MS] or instant_ms >= book.sheets[sheet, UNTIL_MS]:
+        return NOT_COVERED
+    flip = _segment(book, book.sheets[sheet, FLIPS_AT], book.sheets[sheet, FLIPS_END], instant_ms)
+    pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[flip]
+    component, _ = _select(book, pattern, slot, 0, current_ma, power_mw, 0)
+    return component
+
+
+__all__ = ["NOT_COVERED", "NO_ROOM", "OUT_OF_BOUNDS", "SLOT_FLAT", "check_bounds", "flat_component", "rate_interval"]

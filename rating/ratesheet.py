@@ -1,0 +1,399 @@
+"""Rate sheets: tariffs compiled for time zones into a few integer tables that kernels read.
+
+A `Book` holds all sheets. A sheet (an int) never changes its meaning while a book grows: a builder only
+appends, and `book()` gives a new value; readers of the old one are not disturbed.
+
+    sheet ─> calendar: sorted UTC flips, at each a pattern (which windows of the local clock hold)
+          ─> patterns: per slot the candidates in list order, up to the first that always holds
+                       candidate = (component or FREE, row of dynamic limits or NO_LIMIT)
+          ─> thresholds: kWh and durations at which something may change
+          ─> tax rates, price limits, bounds
+
+Sheets that share zone and windows share a calendar, so thousands of tariff versions cost little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rating import localtime, money
+from rating.columns import FREE, I32, I64
+from rating.errors import SheetError
+from rating.policy import DEFAULT, Policy
+from rating.tariff import (
+    ALWAYS,
+    CHARGING_ELEMENT,
+    ENERGY,
+    EXPIRED_ELEMENT,
+    FLAT,
+    NO_LIMITS,
+    PARKING_TIME,
+    RESERVATION_ELEMENT,
+    TAX_INCLUDED,
+    TAX_NONE,
+    TIME,
+    Element,
+    Limits,
+    PriceComponent,
+    PriceLimit,
+    Tariff,
+    Window,
+)
+
+# Slots: what a price may be asked for. (dimension, elements that may answer, in this order of preference)
+SLOT_ENERGY: Final = 0
+SLOT_TIME: Final = 1
+SLOT_PARKING: Final = 2
+SLOT_RESERVATION: Final = 3
+SLOT_EXPIRED: Final = 4
+SLOT_FLAT: Final = 5
+SLOT_RESERVATION_FLAT: Final = 6
+SLOT_EXPIRED_FLAT: Final = 7
+SLOTS: Final = 8
+_ASKED: Final = (
+    (ENERGY, (CHARGING_ELEMENT,)),
+    (TIME, (CHARGING_ELEMENT,)),
+    (PARKING_TIME, (CHARGING_ELEMENT,)),
+    (TIME, (RESERVATION_ELEMENT,)),
+    (TIME, (EXPIRED_ELEMENT, RESERVATION_ELEMENT)),  # "will be calculated based on the RESERVATION_EXPIRES TariffElement"
+    (FLAT, (CHARGING_ELEMENT,)),
+    (FLAT, (RESERVATION_ELEMENT,)),
+    (FLAT, (EXPIRED_ELEMENT,)),
+)
+
+# Columns of Book.sheets.
+FLIPS_AT: Final = 0
+FLIPS_END: Final = 1
+FROM_MS: Final = 2
+UNTIL_MS: Final = 3
+PATTERNS_AT: Final = 4
+KWH_AT: Final = 5
+KWH_END: Final = 6
+DURATION_AT: Final = 7
+DURATION_END: Final = 8
+ENERGY_MAX_MWH: Final = 9  # energy and time of one session beyond which cost could leave int64
+TIME_MAX_MS: Final = 10
+TAX_MODE: Final = 11
+DENOMINATOR: Final = 12  # of all tax factors of the sheet
+RATES_AT: Final = 13
+RATES_END: Final = 14
+MIN_EXCL: Final = 15  # price limits in cost units; NO_AMOUNT = not limited
+MIN_INCL: Final = 16
+MAX_EXCL: Final = 17
+MAX_INCL: Final = 18
+ROUND_TO: Final = 19  # cost units that totals are rounded to a multiple of
+STEPS_COUNT: Final = 20  # 0 where the policy ignores step_size
+COMPONENTS_AT: Final = 21
+COMPONENTS_END: Final = 22
+SHEET_COLUMNS: Final = 23
+
+# Columns of Book.components.
+PRICE_E4: Final = 0
+DIMENSION: Final = 1
+STEP: Final = 2  # mWh or ms
+RATE: Final = 3  # row of Book.rates
+ELEMENT: Final = 4  # index in Tariff.elements
+COMPONENT: Final = 5  # index in price_components
+VAT_E4: Final = 6  # NO_VAT = no VAT applies
+SHEET: Final = 7
+COMPONENT_COLUMNS: Final = 8
+
+# Columns of Book.rates: tax factors over the sheet's DENOMINATOR.
+RATE_EXCL: Final = 0
+RATE_INCL: Final = 1
+RATE_VAT_E4: Final = 2
+RATE_COLUMNS: Final = 3
+
+# Columns of Book.limits: min <= value < max.
+LIMIT_COLUMNS: Final = 8
+NO_LIMIT: Final = -1
+NO_VAT: Final = -1
+NO_AMOUNT: Final = -1
+RATES_MAX: Final = 8  # different VAT percentages in one tariff
+
+FOREVER: Final = 2**62
+_COST_BOUND: Final = 2**60  # of one dimension of one session: 6.4 million currency units
+_DENOMINATOR_BOUND: Final = 2**60
+
+
+class Book(NamedTuple):
+    """All sheets as few tables; what numba kernels read. Rows never move, tables only grow."""
+
+    sheets: I64  # [sheet, SHEET_COLUMNS]
+    flips: I64  # UTC ms from which a pattern holds
+    flip_pattern: I32  # pattern of the calendar, to be added to PATTERNS_AT
+    patterns: I32  # [pattern, SLOTS + 1]: where the candidates of a slot begin and end
+    candidates: I32  # [candidate, 2]: component or FREE, row of limits or NO_LIMIT
+    limits: I64  # [row, LIMIT_COLUMNS]: mWh, mA, mW, ms, each min and max
+    thresholds: I64  # kWh (mWh) and duration (ms) thresholds of the sheets
+    components: I64  # [component, COMPONENT_COLUMNS]
+    rates: I64  # [rate, RATE_COLUMNS]
+
+
+@dataclass(frozen=True, slots=True)
+class SheetSource:
+    """What a sheet was compiled from: for people, CDRs and explanations, never for kernels."""
+
+    key: str  # "CC*PARTY*ID@version"
+    tariff: Tariff
+    zone: str
+
+
+@dataclass(slots=True)
+class _Calendar:
+    """Flips of one zone and one list of windows, and which windows hold in each pattern."""
+
+    zone: str
+    windows: tuple[Window, ...]
+    patterns: list[tuple[bool, ...]]
+    instants: I64
+    pattern: I32
+
+
+class BookBuilder:
+    """Compiles tariffs for zones over one horizon [from_ms, until_ms); grows, and gives books.
+
+    Not a kernel's business, so plain Python: about 0.1 ms a sheet whose calendar is known.
+    """
+
+    def __init__(self, from_ms: int, until_ms: int, policy: Policy = DEFAULT) -> None:
+        """Start with no sheets and the horizon that calendars shall cover."""
+        if from_ms >= until_ms:
+            raise SheetError(f"a horizon must have a length: from {from_ms} until {until_ms}")
+        self.from_ms, self.until_ms, self.policy = from_ms, until_ms, policy
+        self.sources: list[SheetSource] = []
+        self._sheet_of: dict[tuple[str, str], int] = {}
+        self._calendars: dict[tuple[str, tuple[Window, ...]], _Calendar] = {}
+        self._compiled: list[_Compiled] = []
+
+    def add(self, tariff: Tariff, key: str, zone: str) -> int:
+        """The sheet of this tariff version in this zone; compiled once, the same int ever after."""
+        known = self._sheet_of.get((key, zone))
+        if known is not None:
+            return known
+        windows = tuple(dict.fromkeys(element.window for element in tariff.elements if not element.window.always))
+        calendar = self._calendar(zone, windows)
+        self._compiled.append(_Compiled(tariff, calendar, self.policy))
+        self.sources.append(SheetSource(key, tariff, zone))
+        sheet = self._sheet_of[key, zone] = len(self._compiled) - 1
+        return sheet
+
+    def extend(self, from_ms: int, until_ms: int) -> None:
+        """Widen the horizon (never narrows it); sheets keep their numbers, `book()` gives the wider book."""
+        from_ms, until_ms = min(from_ms, self.from_ms), max(until_ms, self.until_ms)
+        if (from_ms, until_ms) == (self.from_ms, self.until_ms):
+            return
+        self.from_ms, self.until_ms = from_ms, until_ms
+        for calendar in self._calendars.values():
+            self._fill(calendar)
+
+    def book(self) -> Book:
+        """The book of all sheets so far, over the horizon so far."""
+        return _assemble(self._compiled, list(self._calendars.values()), self.from_ms, self.until_ms)
+
+    def _calendar(self, zone: str, windows: tuple[Window, ...]) -> _Calendar:
+        localtime.zone_named(zone)
+        place = (zone if windows else "", windows)
+        if place not in self._calendars:
+            self._calendars[place] = _Calendar(zone, windows, [], np.empty(0, np.int64), np.empty(0, np.int32))
+            self._fill(self._calendars[place])
+        return self._calendars[place]
+
+    def _fill(self, calendar: _Calendar) -> None:
+        if not calendar.windows:
+            calendar.instants, calendar.pattern = np.array([-FOREVER], np.int64), np.zeros(1, np.int32)
+            calendar.patterns = [()]
+            return
+        equal_is_day = self.policy.equal_times == "whole-day"
+        instants, holds = localtime.flips(
+            calendar.zone, calendar.windows, self.from_ms, self.until_ms, equal_is_day=equal_is_day
+        )
+        known = {pattern: index for index, pattern in enumerate(calendar.patterns)}
+        rows, inverse = np.unique(holds, axis=0, return_inverse=True)
+        numbers = np.array([known.setdefault(tuple(row), len(known)) for row in rows.tolist()], np.int32)
+        calendar.patterns = list(known)
+        calendar.instants, calendar.pattern = instants, numbers[inverse.ravel()]
+
+
+class _Compiled:
+    """One tariff's tables with local indices; `_assemble` shifts them into the book."""
+
+    def __init__(self, tariff: Tariff, calendar: _Calendar, policy: Policy) -> None:
+        self.tariff, self.calendar = tariff, calendar
+        self.order = [
+            (e, c, component)
+            for e, element in enumerate(tariff.elements)
+            for c, component in enumerate(element.components)
+        ]
+        self.number = {(e, c): index for index, (e, c, _) in enumerate(self.order)}
+        self.limits = list(dict.fromkeys(e.limits for e in tariff.elements if e.limits != NO_LIMITS))
+        self.vats = list(dict.fromkeys(component.vat_e4 for _, _, component in self.order))
+        self.kwh = _thresholds(e.limits.min_mwh for e in tariff.elements) | _thresholds(
+            e.limits.max_mwh for e in tariff.elements
+        )
+        self.durations = _thresholds(e.limits.min_duration_ms for e in tariff.elements) | _thresholds(
+            e.limits.max_duration_ms for e in tariff.elements
+        )
+        self.denominator, self.factors = _tax_factors(tariff, self.vats)
+        self.row = _sheet_row(tariff, policy, self.denominator)
+        self._candidates: dict[tuple[bool, ...], list[list[tuple[int, int]]]] = {}
+
+    def slots(self, pattern: tuple[bool, ...]) -> list[list[tuple[int, int]]]:
+        """Per slot the candidates (component, row of limits) while exactly these windows hold."""
+        if pattern not in self._candidates:
+            holding = {w for w, holds in zip(self.calendar.windows, pattern, strict=True) if holds}
+            live = [
+                (index, element)
+                for index, element in enumerate(self.tariff.elements)
+                if element.window == ALWAYS or element.window in holding
+            ]
+            self._candidates[pattern] = [
+                [one for kind in kinds for one in self._slot(live, dimension, kind)] for dimension, kinds in _ASKED
+            ]
+        return self._candidates[pattern]
+
+    def _slot(self, live: Sequence[tuple[int, Element]], dimension: int, kind: int) -> list[tuple[int, int]]:
+        """ "The first Tariff Element with a Price Component for that dimension with matching Tariff Restrictions"."""
+        found = []
+        for index, element in live:
+            component = self._first_component(index, element, dimension)
+            if element.reservation != kind or (component == FREE and not self.tariff.whole_element):
+                continue
+            always = element.limits == NO_LIMITS
+            found.append((component, NO_LIMIT if always else self.limits.index(element.limits)))
+            if always:
+                break
+        return found
+
+    def _first_component(self, index: int, element: Element, dimension: int) -> int:
+        """A duplicate component of one dimension in an element: the first counts (policy, README)."""
+        numbers = (self.number[index, c] for c, one in enumerate(element.components) if one.dimension == dimension)
+        return next(numbers, FREE)
+
+
+def _thresholds(values: "Sequence[int | None] | object") -> set[int]:
+    return {value for value in values if value}  # type: ignore[attr-defined]
+
+
+def _tax_factors(tariff: Tariff, vats: Sequence[int | None]) -> tuple[int, list[tuple[int, int]]]:
+    """Factors (excl, incl) per VAT rate over one denominator, so that amount × factor / denominator is exact."""
+    if len(vats) > RATES_MAX:
+        raise SheetError(f"tariff {tariff.id} has {len(vats)} different VAT percentages, at most {RATES_MAX} can be settled")
+    if tariff.tax == TAX_NONE:
+        return 1, [(1, 1)] * len(vats)
+    if tariff.tax != TAX_INCLUDED:
+        return 1_000_000, [(1_000_000, 1_000_000 + (vat or 0)) for vat in vats]
+    denominator = 1
+    for vat in vats:
+        part = (1_000_000 + (vat or 0)) // gcd(1_000_000, 1_000_000 + (vat or 0))
+        denominator = denominator * part // gcd(denominator, part)
+    if denominator >= _DENOMINATOR_BOUND:
+        raise SheetError(
+            f"tariff {tariff.id} includes so many different VAT percentages that the tax can't be taken out exactly"
+        )
+    return denominator, [(1_000_000 * denominator // (1_000_000 + (vat or 0)), denominator) for vat in vats]
+
+
+def _sheet_row(tariff: Tariff, policy: Policy, denominator: int) -> list[int]:
+    decimals = money.minor_decimals(tariff.currency) if policy.total_decimals is None else policy.total_decimals
+    prices = [abs(c.price_e4) for e in tariff.elements for c in e.components if c.dimension == ENERGY]
+    hourly = [abs(c.price_e4) for e in tariff.elements for c in e.components if c.dimension in (TIME, PARKING_TIME)]
+    row = [0] * SHEET_COLUMNS
+    row[ENERGY_MAX_MWH] = _COST_BOUND // (money.ENERGY_COST * max([1, *prices]))
+    row[TIME_MAX_MS] = _COST_BOUND // (money.TIME_COST * max([1, *hourly]))
+    row[TAX_MODE], row[DENOMINATOR] = tariff.tax, denominator
+    row[MIN_EXCL], row[MIN_INCL] = _limit_costs(tariff.min_price)
+    row[MAX_EXCL], row[MAX_INCL] = _limit_costs(tariff.max_price)
+    row[ROUND_TO] = money.cost_of_decimals(decimals)
+    row[STEPS_COUNT] = int(policy.step_size == "ocpi")
+    return row
+
+
+def _limit_costs(limit: PriceLimit | None) -> tuple[int, int]:
+    if limit is None:
+        return NO_AMOUNT, NO_AMOUNT
+    amounts = (limit.excl_e4, limit.incl_e4)
+    if any(amount is not None and amount * money.COST_PER_E4 >= _COST_BOUND for amount in amounts):
+        raise SheetError("min_price or max_price is beyond 6 million currency units: leave it out instead")
+    excl, incl = (NO_AMOUNT if amount is None else amount * money.COST_PER_E4 for amount in amounts)
+    return excl, incl
+
+
+def _limits_row(limits: Limits) -> list[int]:
+    """Absent power and current are -1, below every minimum: a limit on what was not measured never matches."""
+
+    def pair(low: int | None, high: int | None, floor: int) -> list[int]:
+        unlimited = low is None and high is None
+        return [-FOREVER if unlimited else max(floor, low or 0), FOREVER if high is None else high]
+
+    return [
+        *pair(limits.min_mwh, limits.max_mwh, 0),
+        *pair(limits.min_current_ma, limits.max_current_ma, 0),
+        *pair(limits.min_power_mw, limits.max_power_mw, 0),
+        *pair(limits.min_duration_ms, limits.max_duration_ms, 0),
+    ]
+
+
+def _component_row(place: tuple[int, int, PriceComponent], sheet: int, rate: int) -> list[int]:
+    element, index, component = place
+    vat = NO_VAT if component.vat_e4 is None else component.vat_e4
+    step = 0 if component.dimension == FLAT else component.step_size * 1000  # Wh and s alike
+    return [component.price_e4, component.dimension, step, rate, element, index, vat, sheet]
+
+
+def _table(rows: Sequence[Sequence[int]], columns: int, dtype: type[np.integer]) -> npt.NDArray[np.integer]:
+    return np.array(rows, dtype).reshape(len(rows), columns)
+
+
+def _assemble(compiled: Sequence[_Compiled], calendars: Sequence[_Calendar], from_ms: int, until_ms: int) -> Book:
+    """Concatenate: calendars first, then each sheet's own tables with their places shifted."""
+    starts = dict(zip(map(id, calendars), np.cumsum([0, *(len(c.instants) for c in calendars)]).tolist(), strict=False))
+    sheets: list[list[int]] = []
+    patterns: list[list[int]] = []
+    candidates: list[tuple[int, int]] = []
+    limits: list[list[int]] = []
+    thresholds: list[int] = []
+    components: list[list[int]] = []
+    rates: list[list[int]] = []
+    for sheet, one in enumerate(compiled):
+        row = list(one.row)
+        start = starts[id(one.calendar)]
+        row[FLIPS_AT], row[FLIPS_END] = start, start + len(one.calendar.instants)
+        row[FROM_MS], row[UNTIL_MS] = (from_ms, until_ms) if one.calendar.windows else (-FOREVER, FOREVER)
+        row[PATTERNS_AT] = len(patterns)
+        row[KWH_AT], row[KWH_END] = len(thresholds), len(thresholds) + len(one.kwh)
+        row[DURATION_AT], row[DURATION_END] = row[KWH_END], row[KWH_END] + len(one.durations)
+        row[RATES_AT], row[RATES_END] = len(rates), len(rates) + len(one.vats)
+        row[COMPONENTS_AT], row[COMPONENTS_END] = len(components), len(components) + len(one.order)
+        for pattern in one.calendar.patterns:
+            places = [len(candidates)]
+            for slot in one.slots(pattern):
+                candidates.extend(
+                    (c if c == FREE else c + len(components), d if d == NO_LIMIT else d + len(limits)) for c, d in slot
+                )
+                places.append(len(candidates))
+            patterns.append(places)
+        rate_of = {vat: len(rates) + index for index, vat in enumerate(one.vats)}
+        components.extend(_component_row(place, sheet, rate_of[place[2].vat_e4]) for place in one.order)
+        rates.extend(
+            [excl, incl, NO_VAT if vat is None else vat]
+            for vat, (excl, incl) in zip(one.vats, one.factors, strict=True)
+        )
+        limits.extend(_limits_row(limit) for limit in one.limits)
+        thresholds.extend([*sorted(one.kwh), *sorted(one.durations)])
+        sheets.append(row)
+    return Book(
+        sheets=_table(sheets, SHEET_COLUMNS, np.int64),
+        flips=np.concatenate([np.empty(0, np.int64), *(c.instants for c in calendars)]),
+        flip_pattern=np.concatenate([np.empty(0, np.int32), *(c.pattern for c in calendars)]),
+        patterns=_table(patterns, SLOTS + 1, np.int32),
+        candidates=_table(candidates, 2, np.int32),
+        limits=_table(limits, LIMIT_COLUMNS, np.int64),
+        thresholds=np.array(thresholds, np.int64),
+        components=_table(components, COMPONENT_COLUMNS, np.int64),
+        rates=_table(rates, RATE_COLUMNS, np.int64),
+    )
