@@ -24,7 +24,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
-from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, RetentionGapError, TopicError
+from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, TopicError
+from pipeline.kafka_errors import ALREADY_EXISTS, END, NO_TOPIC, OUTAGE, problem
 from pipeline.settings import Settings
 from pipeline.topics import Topic
 
@@ -33,15 +34,6 @@ __all__ = ["Admin", "Message", "Reader", "Sender"]
 Headers = list[tuple[str, str | bytes | None]]
 
 _MESSAGE_BYTES_MAX: Final = 64 << 20  # an Arrow batch of the largest batch_records stays below
-# Names of the library's errors that mean: nobody can answer now, wait.
-_OUTAGE: Final = frozenset(
-    "_TRANSPORT _ALL_BROKERS_DOWN _TIMED_OUT _MSG_TIMED_OUT _RESOLVE _WAIT_COORD _TIMED_OUT_QUEUE REQUEST_TIMED_OUT "
-    "BROKER_NOT_AVAILABLE LEADER_NOT_AVAILABLE NOT_LEADER_FOR_PARTITION COORDINATOR_NOT_AVAILABLE "
-    "COORDINATOR_LOAD_IN_PROGRESS NOT_COORDINATOR NETWORK_EXCEPTION NOT_ENOUGH_REPLICAS "
-    "NOT_ENOUGH_REPLICAS_AFTER_APPEND".split()
-)
-_GAP: Final = frozenset(("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"))
-_NO_TOPIC: Final = frozenset(("_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"))
 
 
 def _client_config(settings: Settings, **more: Any) -> dict[str, Any]:
@@ -71,23 +63,8 @@ def _library_log() -> logging.Logger:
 
 
 def _problem(error: KafkaError | None, doing: str, settings: Settings) -> BrokerError:
-    """Our error for one of the library's, saying what was being done and where."""
-    if error is None:
-        return BrokerError(f"Kafka at {settings.kafka_bootstrap}: {doing}: failed without a reason")
-    code, text = error.name(), error.str()
-    if code in _OUTAGE:
-        return BrokerUnavailableError(
-            f"Kafka at {settings.kafka_bootstrap} does not answer ({doing}: {text}); "
-            "is it running? `wattrate up` starts an embedded broker, WATTRATE_KAFKA_BOOTSTRAP names another"
-        )
-    if code in _GAP:
-        return RetentionGapError(
-            f"Kafka at {settings.kafka_bootstrap}: {doing}: the log no longer has the next offset ({text}); "
-            "records were deleted before they were rated: raise the topic's retention and see docs on recovery"
-        )
-    if code in _NO_TOPIC:
-        return TopicError(f"Kafka at {settings.kafka_bootstrap}: {doing}: {text}; run `wattrate init`")
-    return BrokerError(f"Kafka at {settings.kafka_bootstrap}: {doing}: {text}")
+    name, text = (error.name(), error.str()) if error else ("", "failed without a reason")
+    return problem(name, text, doing, settings.kafka_bootstrap)
 
 
 def _kafka_error(error: KafkaException) -> KafkaError | None:
@@ -309,7 +286,7 @@ class Reader:
             error = message.error()
             if error is None:
                 yield message
-            elif error.name() not in _OUTAGE | {"_PARTITION_EOF"}:
+            elif error.name() not in OUTAGE and error.name() != END:
                 raise _problem(error, f"reading {self.topic}, partition {message.partition()}", self._settings)
 
     def pause(self, partitions: Iterable[int]) -> None:
@@ -402,9 +379,9 @@ class Admin:
         try:
             future.result(self._timeout)
         except KafkaException as error:
-            problem = _kafka_error(error)
-            if problem is None or problem.name() != "TOPIC_ALREADY_EXISTS":
-                raise _problem(problem, f"making topic {name}", self._settings) from error
+            cause = _kafka_error(error)
+            if cause is None or cause.name() != ALREADY_EXISTS:
+                raise _problem(cause, f"making topic {name}", self._settings) from error
 
     def _refuse_other_counts(self, wanted: Mapping[str, int], present: Mapping[str, int]) -> None:
         for name, count in wanted.items():
@@ -437,9 +414,9 @@ class Admin:
             try:
                 future.result(self._timeout)
             except KafkaException as error:
-                problem = _kafka_error(error)
-                if problem is None or problem.name() not in _NO_TOPIC:
-                    raise _problem(problem, f"deleting topic {name}", self._settings) from error
+                cause = _kafka_error(error)
+                if cause is None or cause.name() not in NO_TOPIC:
+                    raise _problem(cause, f"deleting topic {name}", self._settings) from error
 
     def log_id(self, topic: str) -> int:
         """64 bits of the topic's UUID (its halves xored): another id whenever the topic is made anew.

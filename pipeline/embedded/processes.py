@@ -1,0 +1,102 @@
+"""Child processes that don't outlive their parent, ports that are free, and waiting until a child answers."""
+
+import ctypes
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.errors import EmbeddedError
+
+LOOPBACK = "127.0.0.1"
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
+_PORTS_TRIED = 50
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nothing listens on (loopback). Raises EmbeddedError when 50 are taken."""
+    for port in range(first, min(first + _PORTS_TRIED, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise EmbeddedError(
+        f"ports {first} to {first + _PORTS_TRIED - 1} on {LOOPBACK} are all taken; choose another in the settings"
+    )
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens. Called in the child."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """A program started by us, its output in a file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path, *, tied: bool = True) -> None:
+        """Start it. `tied`: it ends when the thread that started it does; otherwise it lives on."""
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            try:
+                self._process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C in the terminal is for us: we stop the children in order
+                    preexec_fn=die_with_parent if tied else None,
+                )
+            except OSError as error:
+                raise EmbeddedError(f"can't start the {name} ({arguments[0]}): {error.strerror}") from error
+        self.pid = self._process.pid
+
+    def running(self) -> bool:
+        """Whether it is still alive."""
+        return self._process.poll() is None
+
+    def await_ready(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Return when `ready` says so. Raises EmbeddedError with the end of its log when it dies or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if not self.running():
+                raise EmbeddedError(f"the {self.name} ended at once: {self.last_words()}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise EmbeddedError(f"the {self.name} does not answer after {timeout_s:g} s; see {self.log}")
+            time.sleep(0.01)
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log.read_text("utf-8", "replace").strip().splitlines()
+        return f"{lines[-1]} (all of it: {self.log})" if lines else f"it said nothing ({self.log})"
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End it: politely, then not."""
+        if self.running():
+            self._process.terminate()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
+
+def accepts(port: int) -> bool:
+    """Whether something takes connections on this loopback port."""
+    try:
+        socket.create_connection((LOOPBACK, port), 0.2).close()
+    except OSError:
+        return False
+    return True
