@@ -16,6 +16,7 @@ KIND_START: Final = 1  # StartTransaction; TransactionEvent Started
 KIND_STOP: Final = 2  # StopTransaction; TransactionEvent Ended
 KIND_STATUS: Final = 3  # StatusNotification: a state, no transaction
 KIND_RESERVE: Final = 4  # a reservation begins (status Reserved)
+KIND_TICK: Final = 5  # a control record of the log: time has passed
 
 # state of the connector as the message tells it
 STATE_UNKNOWN: Final = -1
@@ -55,6 +56,9 @@ FLAG_TOTAL_ON_PHASE: Final = 1 << 9  # the only register was tagged with one pha
 FLAG_NO_ENERGY: Final = 1 << 10  # a meter value without any energy register: absent is not 0
 FLAG_NEGATIVE: Final = 1 << 11  # the register was negative (stop = -1): register_mwh is ABSENT
 FLAG_TIME_CORRECTED: Final = 1 << 12  # the device's clock policy moved the instant
+FLAG_VALUE_DROPPED: Final = 1 << 13  # a power, current, SoC, state or unit was unusable and left out
+FLAG_NOT_OUTLET: Final = 1 << 14  # the register was measured at Inlet or Cable: no Outlet value came along
+FLAG_WHOLE_WH: Final = 1 << 15  # the register is known to whole Wh only (OCPP 1.6 meterStart, meterStop)
 
 SAMPLE_DTYPE = np.dtype(
     [
