@@ -1,10 +1,10 @@
 """Everything rating can refuse, as one tree.
 
-    RatingError                 whatever rating refuses
-    ├── TariffError             an OCPI Tariff object that can't be read: where, what was expected, what was found
-    ├── SheetError              a tariff that was read but can't be compiled for a zone
-    ├── SessionError            a session, CDR or case that can't be rated as it stands
-    └── BoundsError             quantities so large that 64-bit money could overflow
+RatingError                 whatever rating refuses
+├── TariffError             an OCPI Tariff object that can't be read: where, what was expected, what was found
+├── SheetError              a tariff that was read but can't be compiled for a zone
+├── SessionError            a session, CDR or case that can't be rated as it stands
+└── BoundsError             quantities so large that 64-bit money could overflow
 """
 
 

@@ -90,7 +90,9 @@ def count_field(source: JsonObject, key: str, path: str, *, maximum: int = 10**9
 
 def minute_of_day(value: Any, path: str, *, end: bool) -> int:
     """Minutes since local midnight of "HH:MM"; "24:00" is tolerated as an end (the linter names it)."""
-    shape = isinstance(value, str) and len(value) == 5 and value[2] == ":" and value[:2].isdigit() and value[3:].isdigit()
+    shape = (
+        isinstance(value, str) and len(value) == 5 and value[2] == ":" and value[:2].isdigit() and value[3:].isdigit()
+    )
     if shape and value.isascii():
         hour, minute = int(value[:2]), int(value[3:])
         if (hour < 24 and minute < 60) or (end and (hour, minute) == (24, 0)):

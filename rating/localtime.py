@@ -54,7 +54,9 @@ def stretches(zone: str, from_ms: int, until_ms: int) -> Stretches:
     return Stretches(np.array(starts, np.int64), np.array(offsets, np.int64))
 
 
-def flips(zone: str, windows: Sequence[Window], from_ms: int, until_ms: int, *, equal_is_day: bool = True) -> tuple[I64, Membership]:
+def flips(
+    zone: str, windows: Sequence[Window], from_ms: int, until_ms: int, *, equal_is_day: bool = True
+) -> tuple[I64, Membership]:
     """The instants in [from_ms, until_ms) from which another set of `windows` holds.
 
     Returns ascending UTC ms, the first being `from_ms`, and a row a instant, a column a window:

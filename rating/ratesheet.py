@@ -59,7 +59,10 @@ _ASKED: Final = (
     (TIME, (CHARGING_ELEMENT,)),
     (PARKING_TIME, (CHARGING_ELEMENT,)),
     (TIME, (RESERVATION_ELEMENT,)),
-    (TIME, (EXPIRED_ELEMENT, RESERVATION_ELEMENT)),  # "will be calculated based on the RESERVATION_EXPIRES TariffElement"
+    (
+        TIME,
+        (EXPIRED_ELEMENT, RESERVATION_ELEMENT),
+    ),  # "will be calculated based on the RESERVATION_EXPIRES TariffElement"
     (FLAT, (CHARGING_ELEMENT,)),
     (FLAT, (RESERVATION_ELEMENT,)),
     (FLAT, (EXPIRED_ELEMENT,)),
@@ -282,7 +285,9 @@ def _thresholds(values: "Sequence[int | None] | object") -> set[int]:
 def _tax_factors(tariff: Tariff, vats: Sequence[int | None]) -> tuple[int, list[tuple[int, int]]]:
     """Factors (excl, incl) per VAT rate over one denominator, so that amount × factor / denominator is exact."""
     if len(vats) > RATES_MAX:
-        raise SheetError(f"tariff {tariff.id} has {len(vats)} different VAT percentages, at most {RATES_MAX} can be settled")
+        raise SheetError(
+            f"tariff {tariff.id} has {len(vats)} different VAT percentages, at most {RATES_MAX} can be settled"
+        )
     if tariff.tax == TAX_NONE:
         return 1, [(1, 1)] * len(vats)
     if tariff.tax != TAX_INCLUDED:
@@ -300,6 +305,9 @@ def _tax_factors(tariff: Tariff, vats: Sequence[int | None]) -> tuple[int, list[
 
 def _sheet_row(tariff: Tariff, policy: Policy, denominator: int) -> list[int]:
     decimals = money.minor_decimals(tariff.currency) if policy.total_decimals is None else policy.total_decimals
+    flats = [abs(c.price_e4) for e in tariff.elements for c in e.components if c.dimension == FLAT]
+    if max(flats, default=0) * money.COST_PER_E4 >= _COST_BOUND:
+        raise SheetError(f"tariff {tariff.id} has a FLAT price beyond 6 million currency units")
     prices = [abs(c.price_e4) for e in tariff.elements for c in e.components if c.dimension == ENERGY]
     hourly = [abs(c.price_e4) for e in tariff.elements for c in e.components if c.dimension in (TIME, PARKING_TIME)]
     row = [0] * SHEET_COLUMNS

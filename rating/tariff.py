@@ -223,7 +223,9 @@ def _element(source: Any, path: str) -> Element:
         return Element(components)
     path = f"{path}.restrictions"
     restrictions = fields.object_at(element["restrictions"], path)
-    return Element(components, _window(restrictions, path), _limits(restrictions, path), _reservation(restrictions, path))
+    return Element(
+        components, _window(restrictions, path), _limits(restrictions, path), _reservation(restrictions, path)
+    )
 
 
 def _component(source: Any, path: str) -> PriceComponent:

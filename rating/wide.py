@@ -6,7 +6,7 @@ of a cost unit, rounding the truncated value is rounding the exact one (README: 
 """
 
 from numba import njit
-from numpy import uint64
+from numpy import int64, uint64
 
 _NJIT = {"cache": True, "nogil": True, "_nrt": False, "forceinline": True}
 
@@ -72,23 +72,38 @@ def _at_most(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
 
 
 @njit(**_NJIT)
+def _short_quotient(low: int, high: int, by: int) -> int:
+    """floor((low, high) / by) for a divisor below 2^32, digit by digit of 32 bits; -1 where it is 2^62 or more."""
+    mask, shift = uint64(0xFFFFFFFF), uint64(32)
+    if uint64(high) >= uint64(by):
+        return int64(-1)
+    rest = (uint64(high) << shift) | (uint64(low) >> shift)  # high < by < 2^32: nothing is lost
+    upper = rest // uint64(by)
+    rest = ((rest % uint64(by)) << shift) | (uint64(low) & mask)
+    whole = (upper << shift) | (rest // uint64(by))
+    return int64(whole) if whole < uint64(1 << 62) else int64(-1)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
 def quotient(low: int, high: int, factor: int, by_low: int, by_high: int) -> int:
     """floor((low, high) × factor / (by_low, by_high)) as int64; -1 where it is 2^62 or more.
 
     The largest q with q × divisor <= dividend, found bit by bit: no 192-bit division is needed.
     """
     dividend = _times(low, high, factor)
+    if by_high == uint64(0) and uint64(by_low) >> uint64(32) == uint64(0) and dividend[2] == uint64(0):
+        return _short_quotient(dividend[0], dividend[1], by_low)
     if by_high == uint64(0) and dividend[2] == uint64(0) and dividend[1] == uint64(0):
         whole = dividend[0] // uint64(by_low)
-        return int(whole) if whole < uint64(1 << 62) else -1
+        return int64(whole) if whole < uint64(1 << 62) else int64(-1)
     if _at_most(_times(by_low, by_high, uint64(1 << 62)), dividend):
-        return -1
+        return int64(-1)
     found = uint64(0)
     for bit in range(61, -1, -1):
         candidate = found | (uint64(1) << uint64(bit))
         if _at_most(_times(by_low, by_high, candidate), dividend):
             found = candidate
-    return int(found)
+    return int64(found)
 
 
 @njit(cache=True, nogil=True, _nrt=False)
