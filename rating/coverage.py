@@ -36,14 +36,14 @@ class Coverage:
     possible: Cells
     matches: tuple[Cells, ...]  # one an element
 
-    def describe(self, cells: Cells) -> str:
-        """The first of these cells in words, with its neighbours along each axis."""
-        first = tuple(int(axis[0]) for axis in np.nonzero(cells))
+    def describe(self, cells: Cells, among: Cells | None = None) -> str:
+        """The first of these cells (that is `among` others) in words, with its neighbours along each axis."""
+        first = tuple(int(axis[0]) for axis in np.nonzero(cells if among is None else among))
         texts = (self._along(axis, first, cells) for axis in range(len(self.axes)))
         return ", ".join(text for text in texts if text) or "always"
 
     def _along(self, axis: int, cell: tuple[int, ...], cells: Cells) -> str:
-        line = (*cell[:axis], slice(None), *cell[axis + 1 :])
+        line: tuple[int | slice, ...] = (*cell[:axis], slice(None), *cell[axis + 1 :])
         held, possible = cells[line], self.possible[line]
         if (held == possible).all():
             return ""

@@ -37,6 +37,7 @@ from rating.tariff import (
     TIME,
     Element,
     Tariff,
+    Window,
     parse_tariff,
 )
 from rating.tariff import ENERGY as ENERGY_DIMENSION
@@ -45,22 +46,10 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: Final = ("error", "warning", "info")
 
 _RESTRICTIONS: Final = frozenset(
-    [
-        "start_time",
-        "end_time",
-        "start_date",
-        "end_date",
-        "min_kwh",
-        "max_kwh",
-        "min_current",
-        "max_current",
-        "min_power",
-        "max_power",
-        "min_duration",
-        "max_duration",
-        "day_of_week",
-        "reservation",
-    ]
+    (
+        *("start_time", "end_time", "start_date", "end_date", "day_of_week", "reservation"),
+        *("min_kwh", "max_kwh", "min_current", "max_current", "min_power", "max_power", "min_duration", "max_duration"),
+    )
 )
 _COMPONENT_FIELDS: Final = frozenset(("type", "price", "vat", "step_size"))
 _ELEMENT_FIELDS: Final = frozenset(("price_components", "restrictions"))
@@ -120,16 +109,15 @@ def lint(source: Any, ocpi_version: str | None = None, clocks: Stretch | None = 
 
 
 def _whole_tariff(tariff: Tariff) -> Iterator[Finding]:
-    low, high = tariff.min_price, tariff.max_price
-    if low is not None and high is not None and None not in (low.excl_e4, high.excl_e4):
-        if (low.excl_e4 or 0) > (high.excl_e4 or 0):
-            yield Finding(
-                "limits-cross",
-                "error",
-                "$.min_price",
-                "min_price is above max_price, so every session costs max_price.",
-                "Swap the two, or leave one out.",
-            )
+    low, high = (None if limit is None else limit.excl_e4 for limit in (tariff.min_price, tariff.max_price))
+    if low is not None and high is not None and low > high:
+        yield Finding(
+            "limits-cross",
+            "error",
+            "$.min_price",
+            "min_price is above max_price, so every session costs max_price.",
+            "Swap the two, or leave one out.",
+        )
     if tariff.start_ms is not None and tariff.end_ms is not None and tariff.end_ms <= tariff.start_ms:
         yield Finding(
             "never-valid",
@@ -251,7 +239,7 @@ def _reserved(index: int, element: Element) -> Iterator[Finding]:
                 "reservation-dimension",
                 "error",
                 f"$.elements[{index}].price_components[{number}]",
-                f"{name} in an element with a reservation restriction is never used: reservations have TIME and FLAT only.",
+                f"{name} next to a reservation restriction is never used: reservations have TIME and FLAT only.",
                 "Move the component into an element without the reservation restriction.",
             )
 
@@ -359,13 +347,13 @@ def _component(tariff: Tariff, index: int, dimension: int) -> int | None:
     return next((number for number, one in enumerate(components) if one.dimension == dimension), None)
 
 
-def _later(cells: Cells) -> tuple[slice, ...]:
-    """Index of every cell with energy or duration, as far as the tariff tells them apart from none."""
+def _later(cells: Cells) -> Cells:
+    """Every cell with energy or duration, as far as the tariff tells them apart from none."""
     index = [slice(None)] * cells.ndim
     index[ENERGY], index[DURATION] = slice(0, 1), slice(0, 1)
     later = np.ones_like(cells)
     later[tuple(index)] = False
-    return later  # type: ignore[return-value]
+    return later
 
 
 def _could_match(element: Element, asked: _Asked) -> bool:
@@ -388,8 +376,9 @@ def _never_used(tariff: Tariff, index: int, asked: _Asked) -> Finding:
 
 
 def _gaps(tariff: Tariff, covered: Coverage, asked: _Asked, pricing: Sequence[int], left: Cells) -> Iterator[Finding]:
-    if asked.dimension == FLAT or asked.kind == EXPIRED_ELEMENT or not left.any():
-        return
+    used = any((covered.matches[index] & ~left).any() for index in pricing)
+    if asked.dimension == FLAT or asked.kind == EXPIRED_ELEMENT or not left.any() or not used:
+        return  # a price that is never used was said to be so
     path = f"$.elements[{pricing[-1]}].restrictions"
     reported = left.copy()
     for axis in (POWER, CURRENT):
@@ -409,7 +398,7 @@ def _gaps(tariff: Tariff, covered: Coverage, asked: _Asked, pricing: Sequence[in
         "gap",
         "warning",
         path,
-        f"{asked.name} is free where no element matches, for example: {covered.describe(reported)}.",
+        f"{asked.name} is free where no element matches, for example: {covered.describe(left, reported)}.",
         f"Add a last element that prices {asked.name} without restrictions (price 0 if it is meant to be free).",
     )
 
@@ -451,16 +440,22 @@ def _skipped_hours(tariff: Tariff, zone: str, clocks: Stretch) -> Iterator[Findi
         if after <= before:
             continue
         gone = tuple((instant + offset) // MINUTE_MS % DAY_MINUTES for offset in (before, after))
-        day = str(np.datetime64(instant + before, "ms").astype("datetime64[D]"))
+        day = (instant + before) // localtime.DAY_MS
         for index, element in enumerate(tariff.elements):
             window = element.window
-            if not window.weekdays >> ((instant + before) // localtime.DAY_MS + 3) % 7 & 1:
+            if window.start_minute == window.end_minute or not _on_day(window, day):
                 continue
             inside = [name for name, at in _edges(window.start_minute, window.end_minute) if gone[0] < at < gone[1]]
             lost = gone[0] <= window.start_minute < window.end_minute <= gone[1]
             if lost or inside:
-                yield _skipped(index, zone, day, gone, lost, inside)
+                yield _skipped(index, zone, str(np.datetime64(day, "D")), gone, lost, inside)
         return  # one clock change shows it; the next years' are the same
+
+
+def _on_day(window: Window, day: int) -> bool:
+    """Whether the window's dates and weekdays allow a local day (1970-01-01 was a Thursday)."""
+    dated = (window.start_day is None or window.start_day <= day) and (window.end_day is None or day < window.end_day)
+    return dated and bool(window.weekdays >> (day + 3) % 7 & 1)
 
 
 def _edges(start: int, end: int) -> tuple[tuple[str, int], tuple[str, int]]:
@@ -469,12 +464,12 @@ def _edges(start: int, end: int) -> tuple[tuple[str, int], tuple[str, int]]:
 
 def _skipped(index: int, zone: str, day: str, gone: tuple[int, ...], lost: bool, inside: Sequence[str]) -> Finding:
     hours = f"{clock_text(gone[0])}–{clock_text(gone[1])}"
-    what = "the whole window" if lost else " and ".join(inside)
+    what = "the whole window lies" if lost else f"{' and '.join(inside)} {'lie' if len(inside) > 1 else 'lies'}"
     return Finding(
         "skipped-hour",
         "warning" if lost else "info",
         f"$.elements[{index}].restrictions.{'start_time' if lost else inside[0]}",
-        f"In {zone} the clock skips {hours} on {day}, and {what} lies in it: "
+        f"In {zone} the clock skips {hours} on {day}, and {what} in it: "
         + ("the element does not match on that day." if lost else "the window is shorter on that day."),
         "Nothing, if that is meant; else let the window begin or end outside the skipped hour.",
     )
