@@ -5,6 +5,7 @@ may open a folder; connections of the pool run in parallel, one statement each.
 """
 
 import importlib
+import json
 import queue
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -139,11 +140,24 @@ class _Connection:
             self._database = database
 
     def _query(self, sql: bytes, statement: Statement) -> Answer:
-        named = _TRAILING_FORMAT.search(sql[-200:])
+        named = _TRAILING_FORMAT.search(sql, max(0, len(sql) - 200))
         form = named.group(1).decode() if named else statement.default_format
         result = self._handle.query(sql, form, params=dict(statement.parameters))
-        gives = bool(named) or bool(_READS.match(sql))
-        return Answer(result.bytes() or b"", form if gives else "", _summary(result))
+        reads = bool(_READS.match(sql))
+        body = result.bytes() or (self._native_header(sql, named, statement) if form == "Native" and reads else b"")
+        return Answer(body, form if named or reads else "", _summary(result))
+
+    def _native_header(self, sql: bytes, named: re.Match[bytes] | None, statement: Statement) -> bytes:
+        """Names and types of a result without rows, which chDB leaves out and ClickHouse sends."""
+        inner = (
+            sql[: len(sql) - 200 + named.start()]
+            if named and len(sql) > 200
+            else sql[: named.start() if named else None]
+        )
+        described = self._handle.query(b"DESCRIBE (" + inner + b"\n)", "JSONCompact", params=dict(statement.parameters))
+        columns = [(str(row[0]).encode(), str(row[1]).encode()) for row in json.loads(described.bytes())["data"]]
+        header = b"".join(_native_string(name) + _native_string(kind) for name, kind in columns)
+        return _varint(len(columns)) + _varint(0) + header
 
     def _query_with_set(self, statement: Statement) -> Answer:
         """For statements that take no SETTINGS clause: set, run, set back, on this connection only."""
@@ -167,6 +181,15 @@ class _Connection:
             self._handle.insert_cancel(inserter)
             raise
         return Answer(b"", "", _summary(result))
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _native_string(text: bytes) -> bytes:
+    return _varint(len(text)) + text
 
 
 def _assignments(settings: Mapping[str, str]) -> str:

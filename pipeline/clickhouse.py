@@ -1,0 +1,175 @@
+"""The one door to ClickHouse: Arrow in, Arrow or rows out, and every failure told as an outage or a refusal.
+
+One Store per thread. Nothing is retried here: a retry that nobody planned is how rows get in twice.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import clickhouse_connect
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from pipeline.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from pipeline.settings import Settings
+
+# What the server may say today and not tomorrow: no space, no quorum, too busy, read-only, going down.
+_OUTAGE_CODES: Final = frozenset(
+    (
+        3,  # unexpected end of connection
+        74,  # can't read from file
+        75,  # can't write to file
+        76,  # can't open file
+        159,  # time-out
+        164,  # read-only user or server
+        198,  # DNS
+        202,  # too many simultaneous queries
+        209,  # socket time-out
+        210,  # network
+        225,  # no ZooKeeper
+        236,  # aborted
+        241,  # memory limit
+        242,  # table is read-only
+        243,  # not enough space
+        252,  # too many parts
+        279,  # all connections failed
+        285,  # too few live replicas
+        286,  # quorum is not satisfied
+        289,  # replica is not in quorum
+        319,  # unknown status of insert
+        394,  # query was cancelled
+        425,  # system error
+        439,  # can't schedule a task
+        999,  # Keeper
+    )
+)
+_TOO_MANY_PARTITIONS: Final = "Too many partitions for single INSERT block"  # Code 252 too, but it never gets better
+
+
+class Store:
+    """A connection to the ledger's database."""
+
+    def __init__(self, settings: Settings, *, timeout_s: float | None = None, database: str | None = None) -> None:
+        """Connect. Raises StoreUnavailableError when nobody answers, StoreRefusedError for wrong credentials."""
+        self.where = f"ClickHouse at {settings.clickhouse_host}:{settings.clickhouse_port}"
+        self.database = settings.clickhouse_database if database is None else database
+        _quiet()
+        try:
+            self._client: Client = clickhouse_connect.get_client(**_options(settings, timeout_s, self.database))
+        except (ClickHouseError, OSError) as error:
+            raise self._problem(error, "connecting") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def insert(self, table: str, rows: pa.Table, settings: Mapping[str, str] | None = None) -> int:
+        """Insert an Arrow table, columns by name; number of rows given. An acknowledgement is not proof: read back."""
+        if not rows.num_rows:
+            return 0
+        body = pa.BufferOutputStream()
+        with pa.ipc.new_stream(body, rows.schema) as writer:
+            writer.write_table(rows)
+        given = {"optimize_on_insert": "0", **(settings or {})}  # sorting out repeats is FINAL's work, not the insert's
+        try:
+            self._client.raw_insert(table, rows.column_names, body.getvalue().to_pybytes(), given, "ArrowStream")
+        except (ClickHouseError, OSError) as error:
+            raise self._problem(error, f"inserting into {table}") from error
+        return int(rows.num_rows)
+
+    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """Result of a SELECT as an Arrow table. `{name:Type}` in the SQL takes its value from `parameters`."""
+        try:
+            return self._client.query_arrow(sql, parameters=dict(parameters or {}), use_strings=True)
+        except (ClickHouseError, OSError) as error:
+            raise self._problem(error, "asking") from error
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Result of a SELECT as one dict a row: for small answers."""
+        try:
+            return list(self._client.query(sql, parameters=dict(parameters or {})).named_results())
+        except (ClickHouseError, OSError) as error:
+            raise self._problem(error, "asking") from error
+
+    def scalar(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row; None when there is none."""
+        found = self.rows(sql, parameters)
+        return next(iter(found[0].values())) if found else None
+
+    def command(self, sql: str, settings: Mapping[str, str] | None = None) -> None:
+        """Run a statement without a result."""
+        try:
+            self._client.command(sql, settings=dict(settings or {}))
+        except (ClickHouseError, OSError) as error:
+            raise self._problem(error, "running a statement") from error
+
+    def version(self) -> str:
+        """Version of the server."""
+        return str(self._client.server_version)
+
+    def ping(self) -> None:
+        """Raise StoreUnavailableError unless a statement runs now."""
+        self.rows("SELECT 1")
+
+    def _problem(self, error: Exception, doing: str) -> StoreError:
+        code = error.code if isinstance(error, DatabaseError) and error.code else 0
+        text = _one_line(f"{error}: {error.__cause__}" if error.__cause__ and not code else str(error))
+        waits = code in _OUTAGE_CODES and _TOO_MANY_PARTITIONS not in text
+        if waits or isinstance(error, OSError) or (isinstance(error, OperationalError) and not code):
+            return StoreUnavailableError(
+                f"{self.where} does not answer or can't work now ({doing}: {text}); is it running? "
+                "`wattrate up` starts an embedded store, WATTRATE_CLICKHOUSE_HOST and _PORT name another"
+            )
+        return StoreRefusedError(f"{self.where} refused ({doing}: {text})", code)
+
+
+def _options(settings: Settings, timeout_s: float | None, database: str) -> dict[str, Any]:
+    local = settings.clickhouse_host in ("127.0.0.1", "localhost", "::1")
+    options: dict[str, Any] = {
+        "host": settings.clickhouse_host,
+        "port": settings.clickhouse_port,
+        "username": settings.clickhouse_user,
+        "password": settings.clickhouse_password,
+        "database": database,
+        "secure": settings.clickhouse_secure,
+        "verify": settings.clickhouse_verify,
+        "ca_cert": settings.clickhouse_ca_file or None,
+        "client_cert": settings.clickhouse_cert_file or None,
+        "client_cert_key": settings.clickhouse_key_file or None,
+        "connect_timeout": settings.clickhouse_connect_timeout_s,
+        "send_receive_timeout": timeout_s or settings.clickhouse_timeout_s,
+        "compress": not local,
+        "query_retries": 0,
+        "autogenerate_session_id": False,
+        "show_clickhouse_errors": "scrub",
+        "client_name": "wattrate",
+        "dedicated_pool": True,
+        "tz_mode": "aware",
+    }
+    if settings.clickhouse_cluster:
+        # What a batch wrote is read back at once, from any replica (design: durability).
+        options["settings"] = {
+            "insert_quorum": "auto",
+            "insert_quorum_parallel": "0",
+            "select_sequential_consistency": "1",
+            "distributed_foreground_insert": "1",
+        }
+    options["settings"] = {**options.get("settings", {}), **settings.clickhouse_settings}
+    return options
+
+
+def _quiet() -> None:
+    """The library logs what we raise; once is enough."""
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:600]
