@@ -9,8 +9,6 @@ What a piece costs is quantity × price of its component; totals, steps, taxes a
 
 from typing import Final
 
-from numba import njit
-
 from rating.columns import (
     ABSENT,
     CHARGING,
@@ -29,6 +27,7 @@ from rating.columns import (
     Marks,
     Pieces,
 )
+from rating.jit import inlined, kernel
 from rating.ratesheet import (
     DURATION_AT,
     DURATION_END,
@@ -59,7 +58,7 @@ _FAR: Final = 2**62
 _SMALL: Final = 2**31
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _segment(book: Book, low: int, high: int, instant_ms: int) -> int:
     """The last flip in [low, high) at or before the instant."""
     while high - low > 1:
@@ -71,7 +70,7 @@ def _segment(book: Book, low: int, high: int, instant_ms: int) -> int:
     return low
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _select(
     book: Book, pattern: int, slot: int, energy_mwh: int, current_ma: int, power_mw: int, duration_ms: int
 ) -> tuple[int, int]:
@@ -100,7 +99,7 @@ def _select(
     return FREE, missing
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _curve_length(marks: Marks, mark: int, last: int, start_ms: int, end_ms: int) -> tuple[int, bool]:
     """a(end): the charging time in [start, end), and whether it is elapsed time because nothing charged."""
     charging = 0
@@ -118,7 +117,7 @@ def _curve_length(marks: Marks, mark: int, last: int, start_ms: int, end_ms: int
     return charging, False
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _mark_split(marks: Marks, before: int, after: int) -> int:
     """Why a cut at a mark: the strongest of what changed there."""
     if marks.state[before] != marks.state[after]:
@@ -130,7 +129,7 @@ def _mark_split(marks: Marks, before: int, after: int) -> int:
     return SPLIT_READING
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _in_bounds(book: Book, sheet: int, start_ms: int, end_ms: int, energy_before_mwh: int, energy_mwh: int) -> bool:
     """Whether every product of this interval stays in int64: cost at the dearest price, and energy × time."""
     length = end_ms - start_ms
@@ -138,10 +137,11 @@ def _in_bounds(book: Book, sheet: int, start_ms: int, end_ms: int, energy_before
         return False
     if energy_mwh > book.sheets[sheet, ENERGY_MAX_MWH] - energy_before_mwh or length > book.sheets[sheet, TIME_MAX_MS]:
         return False
-    return (energy_mwh < _SMALL and length < _SMALL) or length == 0 or energy_mwh <= _FAR // length
+    small = energy_mwh < _SMALL and length < _SMALL
+    return small or length == 0 or energy_mwh <= _FAR // length
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _slots(state: int) -> tuple[int, int]:
     """The slots that price energy and time in a state; -1 = nothing prices energy there."""
     if state == CHARGING:
@@ -153,13 +153,13 @@ def _slots(state: int) -> tuple[int, int]:
     return -1, SLOT_EXPIRED
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def check_bounds(book: Book, sheet: int, start_ms: int, end_ms: int, energy_before_mwh: int, energy_mwh: int) -> bool:
     """Whether `rate_interval` can rate this interval without leaving int64 (it checks the same itself)."""
     return _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh)
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def rate_interval(
     book: Book,
     sheet: int,
@@ -285,7 +285,7 @@ def rate_interval(
     return at
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def flat_component(book: Book, sheet: int, slot: int, instant_ms: int, power_mw: int, current_ma: int) -> int:
     """The FLAT component that a session owes at its start: SLOT_FLAT, SLOT_RESERVATION_FLAT or SLOT_EXPIRED_FLAT.
 

@@ -86,9 +86,10 @@ def _candidates(cut: Stretches, windows: Sequence[Window], until_ms: int) -> I64
 
 def _holds(window: Window, local_ms: I64, equal_is_day: bool) -> Membership:
     """Whether the window holds at these local times: starts inclusive, ends exclusive, days by the local date."""
-    day = local_ms // DAY_MS
+    day: I64 = local_ms // DAY_MS
     weekday = (day + 3) % 7  # 1970-01-01 was a Thursday
-    holds = _in_day(window, local_ms - day * DAY_MS, equal_is_day) & ((window.weekdays >> weekday) & 1 == 1)
+    holds: Membership = _in_day(window, local_ms - day * DAY_MS, equal_is_day)
+    holds &= (window.weekdays >> weekday) & 1 == 1
     if window.start_day is not None:
         holds &= day >= window.start_day
     if window.end_day is not None:

@@ -18,23 +18,24 @@ TIME_COST: Final = 5  # cost units per ms and price_e4
 INT64_MAX: Final = 2**63 - 1
 
 # ISO 4217: decimals of the minor unit; every currency not named here has two.
-_MINOR_DECIMALS: Final = {
-    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
-    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
-    **dict.fromkeys(["CLF", "UYW"], 4),
-}
+_NO_DECIMALS: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THREE_DECIMALS: Final = "BHD IQD JOD KWD LYD OMR TND"
+_FOUR_DECIMALS: Final = "CLF UYW"
 
 
 def minor_decimals(currency: str) -> int:
     """Decimals of the currency's minor unit (ISO 4217): EUR 2, JPY 0, KWD 3."""
-    return _MINOR_DECIMALS.get(currency.upper(), 2)
+    for decimals, codes in ((0, _NO_DECIMALS), (3, _THREE_DECIMALS), (4, _FOUR_DECIMALS)):
+        if currency.upper() in codes.split():
+            return decimals
+    return 2
 
 
 def cost_of_decimals(decimals: int) -> int:
     """Cost units in one unit of the last of `decimals` decimals (0 to 4)."""
     if not 0 <= decimals <= 4:
         raise ValueError(f"money has 0 to 4 decimals, not {decimals}")
-    return COST_PER_UNIT // 10**decimals
+    return COST_PER_UNIT // int(10**decimals)
 
 
 def round_half_away(cost: int, step: int) -> int:

@@ -12,13 +12,12 @@ appends, and `book()` gives a new value; readers of the old one are not disturbe
 Sheets that share zone and windows share a calendar, so thousands of tariff versions cost little.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from rating import localtime, money
 from rating.columns import FREE, I32, I64
@@ -278,8 +277,8 @@ class _Compiled:
         return next(numbers, FREE)
 
 
-def _thresholds(values: "Sequence[int | None] | object") -> set[int]:
-    return {value for value in values if value}  # type: ignore[attr-defined]
+def _thresholds(values: Iterable[int | None]) -> set[int]:
+    return {value for value in values if value}
 
 
 def _tax_factors(tariff: Tariff, vats: Sequence[int | None]) -> tuple[int, list[tuple[int, int]]]:
@@ -353,8 +352,12 @@ def _component_row(place: tuple[int, int, PriceComponent], sheet: int, rate: int
     return [component.price_e4, component.dimension, step, rate, element, index, vat, sheet]
 
 
-def _table(rows: Sequence[Sequence[int]], columns: int, dtype: type[np.integer]) -> npt.NDArray[np.integer]:
-    return np.array(rows, dtype).reshape(len(rows), columns)
+def _wide(rows: Sequence[Sequence[int]], columns: int) -> I64:
+    return np.array(rows, np.int64).reshape(len(rows), columns)
+
+
+def _narrow(rows: Sequence[Sequence[int]], columns: int) -> I32:
+    return np.array(rows, np.int32).reshape(len(rows), columns)
 
 
 def _assemble(compiled: Sequence[_Compiled], calendars: Sequence[_Calendar], from_ms: int, until_ms: int) -> Book:
@@ -395,13 +398,13 @@ def _assemble(compiled: Sequence[_Compiled], calendars: Sequence[_Calendar], fro
         thresholds.extend([*sorted(one.kwh), *sorted(one.durations)])
         sheets.append(row)
     return Book(
-        sheets=_table(sheets, SHEET_COLUMNS, np.int64),
+        sheets=_wide(sheets, SHEET_COLUMNS),
         flips=np.concatenate([np.empty(0, np.int64), *(c.instants for c in calendars)]),
         flip_pattern=np.concatenate([np.empty(0, np.int32), *(c.pattern for c in calendars)]),
-        patterns=_table(patterns, SLOTS + 1, np.int32),
-        candidates=_table(candidates, 2, np.int32),
-        limits=_table(limits, LIMIT_COLUMNS, np.int64),
+        patterns=_narrow(patterns, SLOTS + 1),
+        candidates=_narrow(candidates, 2),
+        limits=_wide(limits, LIMIT_COLUMNS),
         thresholds=np.array(thresholds, np.int64),
-        components=_table(components, COMPONENT_COLUMNS, np.int64),
-        rates=_table(rates, RATE_COLUMNS, np.int64),
+        components=_wide(components, COMPONENT_COLUMNS),
+        rates=_wide(rates, RATE_COLUMNS),
     )

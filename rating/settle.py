@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from numpy import uint64
 
 from rating import wide
 from rating.columns import CHARGING, FREE, I8, I32, I64, PARKING, Pieces
+from rating.jit import inlined, kernel
 from rating.money import COST_PER_E4, ENERGY_COST, TIME_COST
 from rating.ratesheet import (
     DENOMINATOR,
@@ -111,9 +111,6 @@ class Settled(NamedTuple):
     notes: npt.NDArray[np.uint32]
 
 
-_NJIT: Final = {"cache": True, "nogil": True, "_nrt": False, "forceinline": True}
-
-
 def settle(book: Book, sessions: Sessions, pieces: Pieces) -> Settled:
     """Settle sessions; the policy (steps, rounding) is compiled into their sheets."""
     count = len(sessions.sheet)
@@ -151,7 +148,7 @@ def note_codes(notes: int) -> list[str]:
     return [code for bit, code in enumerate(NOTE_CODES) if notes >> bit & 1]
 
 
-@njit(**_NJIT)
+@inlined
 def _round(cost: int, step: int) -> int:
     """Half away from zero to a multiple of `step` (even)."""
     if cost < 0:
@@ -159,18 +156,18 @@ def _round(cost: int, step: int) -> int:
     return (cost + step // 2) // step * step
 
 
-@njit(**_NJIT)
+@inlined
 def _price_cost(book: Book, component: int, quantity: int, kind: int) -> int:
     """Cost of a quantity (mWh or ms) at a component's price."""
-    return quantity * book.components[component, PRICE_E4] * (ENERGY_COST if kind == Q_ENERGY else TIME_COST)
+    return int(quantity * book.components[component, PRICE_E4] * (ENERGY_COST if kind == Q_ENERGY else TIME_COST))
 
 
-@njit(**_NJIT)
+@inlined
 def _book_cost(book: Book, sheet: int, component: int, category: int, cost: int, by_rate: I64) -> None:
     by_rate[category, book.components[component, RATE] - book.sheets[sheet, RATES_AT]] += cost
 
 
-@njit(**_NJIT)
+@kernel
 def _collect(book: Book, sessions: Sessions, pieces: Pieces, at: int, out: Settled, by_rate: I64) -> int:
     """Sum the pieces of a session; leaves in `step_component` the last priced component of each quantity."""
     sheet = sessions.sheet[at]
@@ -207,7 +204,7 @@ def _collect(book: Book, sessions: Sessions, pieces: Pieces, at: int, out: Settl
     return notes
 
 
-@njit(**_NJIT)
+@inlined
 def _flats(book: Book, sessions: Sessions, at: int, out: Settled, by_rate: I64) -> None:
     """FLAT once per session; a reservation's own FLATs count as reservation cost."""
     sheet = sessions.sheet[at]
@@ -224,7 +221,7 @@ def _flats(book: Book, sessions: Sessions, at: int, out: Settled, by_rate: I64) 
             _book_cost(book, sheet, component, category, cost, by_rate)
 
 
-@njit(**_NJIT)
+@kernel
 def _steps(book: Book, sheet: int, at: int, out: Settled, by_rate: I64) -> int:
     """Round quantities up to steps (mod_cdrs, step_size): once for ENERGY, once for TIME and PARKING_TIME together.
 
@@ -258,10 +255,10 @@ def _steps(book: Book, sheet: int, at: int, out: Settled, by_rate: I64) -> int:
     return notes
 
 
-@njit(**_NJIT)
-def _weighted(book: Book, sheet: int, by_rate: I64, category: int, side: int) -> tuple[int, int]:
+@inlined
+def _weighted(book: Book, sheet: int, by_rate: I64, category: int, side: int) -> tuple[uint64, uint64]:
     """Σ over rates of cost × factor, in two's complement over 128 bits; divide by the sheet's DENOMINATOR."""
-    low, high = uint64(0), uint64(0)
+    low, high = wide.ZERO, wide.ZERO
     first = book.sheets[sheet, RATES_AT]
     for rate in range(book.sheets[sheet, RATES_END] - first):
         if by_rate[category, rate] != 0:
@@ -270,16 +267,7 @@ def _weighted(book: Book, sheet: int, by_rate: I64, category: int, side: int) ->
     return low, high
 
 
-@njit(**_NJIT)
-def _divided(low: int, high: int, denominator: int) -> int:
-    """A two's complement number over the denominator, truncated toward zero."""
-    if wide.is_negative(high):
-        low, high = wide.negate(low, high)
-        return -wide.quotient(low, high, uint64(1), uint64(denominator), uint64(0))
-    return wide.quotient(low, high, uint64(1), uint64(denominator), uint64(0))
-
-
-@njit(**_NJIT)
+@inlined
 def _clamp(value: int, low: int, high: int) -> int:
     if low != NO_AMOUNT and value < low:
         value = low
@@ -288,15 +276,15 @@ def _clamp(value: int, low: int, high: int) -> int:
     return value
 
 
-@njit(**_NJIT)
-def _scaled_incl(excl_low: int, excl_high: int, incl_low: int, incl_high: int, limited: int) -> int:
+@inlined
+def _scaled_incl(excl_low: uint64, excl_high: uint64, incl_low: uint64, incl_high: uint64, limited: int) -> int:
     """The total with tax after a limit moved the total without: tax scaled in proportion (policy, README)."""
-    if wide.is_negative(excl_high) or (excl_low == uint64(0) and excl_high == uint64(0)):
+    if wide.is_negative(excl_high) or (excl_low == wide.ZERO and excl_high == wide.ZERO):
         return limited
     return wide.quotient(incl_low, incl_high, uint64(limited), excl_low, excl_high)
 
 
-@njit(**_NJIT)
+@kernel
 def _tax_lines(book: Book, sheet: int, at: int, out: Settled, by_rate: I64, tax: int) -> None:
     """Share the tax among the rates in proportion to what each would bring; the greatest takes what rounding leaves."""
     first = book.sheets[sheet, RATES_AT]
@@ -308,7 +296,7 @@ def _tax_lines(book: Book, sheet: int, at: int, out: Settled, by_rate: I64, tax:
         for category in range(CATEGORIES):
             cost += by_rate[category, rate]
         low, high = wide.signed_product(cost, book.rates[first + rate, RATE_INCL] - book.rates[first + rate, RATE_EXCL])
-        share = _divided(low, high, denominator)
+        share = wide.divided(low, high, denominator)
         negative = negative or share < 0
         by_rate[0, rate] = share  # the costs are not needed any more
         total += share
@@ -318,25 +306,25 @@ def _tax_lines(book: Book, sheet: int, at: int, out: Settled, by_rate: I64, tax:
     if total > 0 and not negative:
         for rate in range(count):
             low, high = wide.multiply(uint64(tax), uint64(by_rate[0, rate]))
-            line = wide.quotient(low, high, uint64(1), uint64(total), uint64(0)) // step * step
+            line = wide.quotient(low, high, wide.ONE, uint64(total), wide.ZERO) // step * step
             out.tax_e4[at, rate] = line // COST_PER_E4
             rest -= line
     out.tax_e4[at, greatest] += rest // COST_PER_E4
 
 
-@njit(**_NJIT)
+@kernel
 def _totals(book: Book, sheet: int, at: int, out: Settled, by_rate: I64) -> int:
     """Taxes, limits and rounding of one session; returns notes."""
     denominator, mode = book.sheets[sheet, DENOMINATOR], book.sheets[sheet, TAX_MODE]
-    excl_low, excl_high, incl_low, incl_high = uint64(0), uint64(0), uint64(0), uint64(0)
+    excl_low, excl_high, incl_low, incl_high = wide.ZERO, wide.ZERO, wide.ZERO, wide.ZERO
     for category in range(CATEGORIES):
         low, high = _weighted(book, sheet, by_rate, category, RATE_EXCL)
         excl_low, excl_high = wide.add(excl_low, excl_high, low, high)
-        out.excl_e4[at, category] = _round(_divided(low, high, denominator), COST_PER_E4) // COST_PER_E4
+        out.excl_e4[at, category] = _round(wide.divided(low, high, denominator), COST_PER_E4) // COST_PER_E4
         low, high = _weighted(book, sheet, by_rate, category, RATE_INCL)
         incl_low, incl_high = wide.add(incl_low, incl_high, low, high)
-        out.incl_e4[at, category] = _round(_divided(low, high, denominator), COST_PER_E4) // COST_PER_E4
-    excl, incl = _divided(excl_low, excl_high, denominator), _divided(incl_low, incl_high, denominator)
+        out.incl_e4[at, category] = _round(wide.divided(low, high, denominator), COST_PER_E4) // COST_PER_E4
+    excl, incl = wide.divided(excl_low, excl_high, denominator), wide.divided(incl_low, incl_high, denominator)
     before = incl if mode == TAX_INCLUDED else excl
 
     notes = 0
@@ -370,7 +358,7 @@ def _totals(book: Book, sheet: int, at: int, out: Settled, by_rate: I64) -> int:
     return notes
 
 
-@njit(**_NJIT)
+@inlined
 def _refuse(at: int, out: Settled) -> None:
     out.status[at] = BEYOND_BOUNDS
     out.metered[at, :] = 0
@@ -381,7 +369,7 @@ def _refuse(at: int, out: Settled) -> None:
     out.cost[at, :] = 0
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _settle(book: Book, sessions: Sessions, pieces: Pieces, out: Settled, by_rate: I64) -> None:
     for at in range(len(sessions.sheet)):
         sheet = sessions.sheet[at]

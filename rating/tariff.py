@@ -277,7 +277,7 @@ def _weekdays(restrictions: JsonObject, path: str) -> int:
 def _limits(restrictions: JsonObject, path: str) -> Limits:
     def scaled(key: str, numerator: int, denominator: int) -> int | None:
         value = fields.optional_e4(restrictions, key, path)
-        # Rounded up: for whole units `x >= 32000.1` and `x >= 32001` are the same, and so are `x < 32000.1` and `x < 32001`.
+        # Rounded up: for whole mA `x >= 32000.1` and `x >= 32001` are the same, and so are the two `x <`.
         return None if value is None else -(-value * numerator // denominator)
 
     def seconds(key: str) -> int | None:
