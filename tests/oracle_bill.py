@@ -188,18 +188,30 @@ def limits_of(price: Mapping[str, Any] | None) -> tuple[Fraction | None, Fractio
 
 
 def limited(tariff: Tariff, amount: Amount) -> Amount:
-    """ "min_price: the Charging Session with this tariff will at least cost this amount"; max_price: "at most"."""
-    for price, pick in ((tariff.raw.get("min_price"), max), (tariff.raw.get("max_price"), min)):
-        excl_limit, incl_limit = limits_of(price)
-        excl = amount.excl if excl_limit is None else pick(amount.excl, excl_limit)
-        incl = amount.incl if incl_limit is None else pick(amount.incl, incl_limit)
-        # Policy: where only one side is limited the tax keeps its proportion; where both are they clamp by themselves.
-        if incl_limit is None and excl != amount.excl:
-            incl = excl * amount.incl / amount.excl if amount.excl else excl
-        if excl_limit is None and incl != amount.incl:
-            excl = incl * amount.excl / amount.incl if amount.incl else incl
-        amount = Amount(min(excl, incl), incl)
-    return amount
+    """min_price: "the Charging Session with this tariff will at least cost this amount"; max_price: "at most".
+
+    Policy: the limit without taxes first, the taxes keeping their proportion; then the limit with taxes by itself;
+    where that lies below the amount without taxes, the latter is lowered to it. Of crossed limits max_price wins.
+    """
+    (low_excl, low_incl), (high_excl, high_incl) = (
+        limits_of(tariff.raw.get(name)) for name in ("min_price", "max_price")
+    )
+    excl = clamped(amount.excl, low_excl, high_excl)
+    incl = amount.incl
+    if excl != amount.excl:
+        incl = amount.incl * excl / amount.excl if amount.excl > 0 else excl
+    if tariff.raw.get("tax_included") == "N/A":
+        return Amount(excl, incl)
+    at_most = clamped(incl, low_incl, high_incl)
+    if at_most < incl:
+        excl = min(excl, at_most)
+    return Amount(excl, at_most)
+
+
+def clamped(value: Fraction, low: Fraction | None, high: Fraction | None) -> Fraction:
+    """Not below `low`, then not above `high`."""
+    value = value if low is None else max(value, low)
+    return value if high is None else min(value, high)
 
 
 def minor_digits(currency: str) -> int:
