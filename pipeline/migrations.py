@@ -28,7 +28,8 @@ _LEDGER = f"""CREATE TABLE IF NOT EXISTS {TABLE}
     applied_at DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree(applied_at)
-ORDER BY number"""
+ORDER BY number
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS reading_rows
     log_id          UInt64,
     partition       UInt16,
     offset          UInt64 CODEC(DoubleDelta, ZSTD(1)),
-    line            UInt32 CODEC(T64, ZSTD(1)),
+    line            UInt64 CODEC(T64, ZSTD(1)),
     claim           UInt32,
     charge_point_id LowCardinality(String),
     connector_id    UInt16,
@@ -28,20 +28,23 @@ CREATE TABLE IF NOT EXISTS reading_rows
     phases          Int16,
     id_token        LowCardinality(String),
     flags           UInt32,
+    reference_version UInt32,
     verdict         Enum8('first' = 1, 'good' = 2, 'duplicate' = 3, 'late' = 4, 'regressed' = 5, 'gap' = 6, 'suspect' = 7, 'ignored' = 8),
+    disposition     Enum8('none' = 0, 'rated' = 1, 'held' = 2, 'rejected' = 3, 'outside' = 4, 'unexplained' = 5),
     energy_mwh      Int64 CODEC(T64, ZSTD(1)),
     INDEX by_offset offset TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(claim)
 PARTITION BY toYYYYMM(received_at)
-ORDER BY (charge_point_id, session_key, time, log_id, partition, offset, line);
+ORDER BY (charge_point_id, session_key, time, log_id, partition, offset, line)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS rated_usage_rows
 (
     log_id          UInt64,
     partition       UInt16,
     offset          UInt64 CODEC(DoubleDelta, ZSTD(1)),
-    line            UInt32 CODEC(T64, ZSTD(1)),
+    line            UInt64 CODEC(T64, ZSTD(1)),
     claim           UInt32,
     charge_point_id LowCardinality(String),
     connector_id    UInt16,
@@ -63,14 +66,15 @@ CREATE TABLE IF NOT EXISTS rated_usage_rows
 )
 ENGINE = ReplacingMergeTree(claim)
 PARTITION BY toYYYYMM(start)
-ORDER BY (charge_point_id, session_key, start, log_id, partition, offset, line);
+ORDER BY (charge_point_id, session_key, start, log_id, partition, offset, line)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS cdr_rows
 (
     log_id          UInt64,
     partition       UInt16,
     offset          UInt64,
-    line            UInt32,
+    line            UInt64,
     claim           UInt32,
     charge_point_id LowCardinality(String),
     connector_id    UInt16,
@@ -102,14 +106,15 @@ CREATE TABLE IF NOT EXISTS cdr_rows
 )
 ENGINE = ReplacingMergeTree(claim)
 PARTITION BY toYYYYMM(start)
-ORDER BY (charge_point_id, session_key, start, log_id, partition, offset, line);
+ORDER BY (charge_point_id, session_key, start, log_id, partition, offset, line)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS alert_rows
 (
     log_id          UInt64,
     partition       UInt16,
     offset          UInt64,
-    line            UInt32,
+    line            UInt64,
     claim           UInt32,
     charge_point_id LowCardinality(String),
     connector_id    UInt16,
@@ -125,7 +130,8 @@ CREATE TABLE IF NOT EXISTS alert_rows
 )
 ENGINE = ReplacingMergeTree(claim)
 PARTITION BY toYYYYMM(time)
-ORDER BY (charge_point_id, alert_id, log_id, partition, offset, line);
+ORDER BY (charge_point_id, alert_id, log_id, partition, offset, line)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Usage held back from billing, and what became of it: one row an action.
 CREATE TABLE IF NOT EXISTS quarantine_rows
@@ -133,7 +139,7 @@ CREATE TABLE IF NOT EXISTS quarantine_rows
     log_id          UInt64,
     partition       UInt16,
     offset          UInt64,
-    line            UInt32,
+    line            UInt64,
     claim           UInt32,
     charge_point_id LowCardinality(String),
     connector_id    UInt16,
@@ -149,14 +155,15 @@ CREATE TABLE IF NOT EXISTS quarantine_rows
 )
 ENGINE = ReplacingMergeTree(claim)
 PARTITION BY toYYYYMM(time)
-ORDER BY (charge_point_id, session_key, log_id, partition, offset, line);
+ORDER BY (charge_point_id, session_key, log_id, partition, offset, line)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS dead_letter_rows
 (
     log_id          UInt64,
     partition       UInt16,
     offset          UInt64,
-    line            UInt32,
+    line            UInt64,
     claim           UInt32,
     record_time     DateTime64(3, 'UTC'),
     reason          LowCardinality(String),
@@ -167,7 +174,8 @@ CREATE TABLE IF NOT EXISTS dead_letter_rows
 )
 ENGINE = ReplacingMergeTree(claim)
 PARTITION BY toYYYYMM(record_time)
-ORDER BY (log_id, partition, offset, line);
+ORDER BY (log_id, partition, offset, line)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The commit point. One marker a batch and partition; markers tile a partition without gap or overlap.
 CREATE TABLE IF NOT EXISTS marker_rows
@@ -197,7 +205,8 @@ CREATE TABLE IF NOT EXISTS marker_rows
     written_at        DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree(written_at)
-ORDER BY (log_id, partition, claim, first_offset);
+ORDER BY (log_id, partition, claim, first_offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS claim_rows
 (
@@ -209,7 +218,8 @@ CREATE TABLE IF NOT EXISTS claim_rows
     claimed_at   DateTime64(3, 'UTC')
 )
 ENGINE = MergeTree
-ORDER BY (log_id, partition, claim, member);
+ORDER BY (log_id, partition, claim, member)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS published_rows
 (
@@ -220,7 +230,8 @@ CREATE TABLE IF NOT EXISTS published_rows
     published_at DateTime64(3, 'UTC')
 )
 ENGINE = MergeTree
-ORDER BY (log_id, partition, last_offset);
+ORDER BY (log_id, partition, last_offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Worker state at an offset. A snapshot is one row; payload is zstd; checksum guards it.
 CREATE TABLE IF NOT EXISTS snapshot_rows
@@ -236,7 +247,8 @@ CREATE TABLE IF NOT EXISTS snapshot_rows
 )
 ENGINE = MergeTree
 ORDER BY (log_id, partition, last_offset)
-TTL toDateTime(taken_at) + INTERVAL 30 DAY;
+TTL toDateTime(taken_at) + INTERVAL 30 DAY
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Tariffs, locations, tokens, keys and policies: every version ever published, never changed.
 CREATE TABLE IF NOT EXISTS reference_rows
@@ -249,4 +261,5 @@ CREATE TABLE IF NOT EXISTS reference_rows
     published_at DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (version, kind, id);
+ORDER BY (version, kind, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
