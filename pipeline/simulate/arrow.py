@@ -1,6 +1,7 @@
 """Rows as Arrow IPC batches, as gateways with high rates send them: many readings a message."""
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.metering import columns as sample
@@ -8,6 +9,7 @@ from pipeline.simulate.columns import CHARGING, FINISHED, PREPARING, SAMPLE, STA
 from pipeline.simulate.network import Network
 from pipeline.simulate.texts import Rows
 from pipeline.simulate.variants import TXN_VALUES
+from rating.columns import I64
 
 _EVENT = np.full(8, sample.KIND_SAMPLE, np.int8)
 _EVENT[START], _EVENT[STOP] = sample.KIND_START, sample.KIND_STOP
@@ -29,34 +31,57 @@ def encode(rows: Rows, network: Network) -> bytes:
 
 def record_batch(rows: Rows, network: Network) -> pa.RecordBatch:
     """The columns of the Arrow form of meter.readings."""
-    tokens, token_at = np.unique(np.where(rows["kind"] == START, rows["token"], -1), return_inverse=True)
-    names = pa.array([None if token < 0 else "T%08d" % token for token in tokens.tolist()], pa.string())
     columns = {
         "charge_point_id": _charge_points(rows, network),
         "connector_id": pa.array(network.connector_id[rows["connector"]]),
         "transaction_id": _transactions(rows),
-        "time": pa.array(rows["time_ms"].copy()).cast(_UTC),
+        "time": pa.array(rows["time_ms"].copy()).view(_UTC),
         "register_mwh": pa.array(rows["register_mwh"].copy()),
         "power_mw": pa.array(rows["power_mw"].copy()),
         "event": pa.array(_EVENT[rows["kind"]]),
         "state": pa.array(_STATE[rows["state"]]),
-        "id_token": pa.DictionaryArray.from_arrays(pa.array(token_at.astype(np.int32)), names),
-        "received_at": pa.array(rows["arrival_ms"].copy()).cast(_UTC),
+        "id_token": _tokens(rows),
+        "received_at": pa.array(rows["arrival_ms"].copy()).view(_UTC),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _charge_points(rows: Rows, network: Network) -> pa.DictionaryArray:
-    distinct, which = np.unique(network.connector_cp[rows["connector"]], return_inverse=True)
-    names = pa.array([network.cp_names[cp].decode() for cp in distinct.tolist()], pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(which.astype(np.int32)), names)
+    distinct, codes = _codes(network.connector_cp[rows["connector"]].astype(np.int64))
+    return _dictionary(codes, [network.cp_names[cp].decode() for cp in distinct.tolist()])
 
 
 def _transactions(rows: Rows) -> pa.DictionaryArray:
     numbers = rows["number"].copy()
     for variant, value in TXN_VALUES.items():
         numbers[rows["variant"] == variant] = value
-    distinct, which = np.unique(numbers, return_inverse=True)
-    return pa.DictionaryArray.from_arrays(
-        pa.array(which.astype(np.int32)), pa.array([str(number) for number in distinct.tolist()], pa.string())
-    )
+    distinct, codes = _codes(numbers)
+    return _dictionary(codes, [str(number) for number in distinct.tolist()])
+
+
+def _tokens(rows: Rows) -> pa.DictionaryArray:
+    """Only the first row of a session says whose it is."""
+    starts = np.flatnonzero(rows["kind"] == START)
+    codes = np.zeros(len(rows), np.int32)
+    codes[starts] = np.arange(len(starts), dtype=np.int32)
+    texts = [f"T{token:08d}" for token in rows["token"][starts].tolist()]
+    said = np.ones(len(rows), np.bool_)
+    said[starts] = False  # the mask of pyarrow: True is null
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=said), pa.array(texts, pa.string()))
+
+
+def _dictionary(codes: npt.NDArray[np.int32], texts: list[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, pa.string()))
+
+
+def _codes(values: I64) -> tuple[I64, npt.NDArray[np.int32]]:
+    """The distinct values, ascending, and the place of each value among them."""
+    least = int(values.min())
+    span = int(values.max()) - least + 1
+    if span > 8 * len(values) + 1_000_000:
+        distinct, places = np.unique(values, return_inverse=True)
+        return distinct, places.astype(np.int32)
+    present = np.zeros(span, np.bool_)
+    present[values - least] = True
+    codes = np.cumsum(present, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(present) + least, codes[values - least]

@@ -4,9 +4,10 @@ A session is its parameters only; its rows are computed for the window at hand, 
 number of open sessions, not their length. Energy mWh, power mW, time ms.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 SESSION_DTYPE = np.dtype(
     [
@@ -69,3 +70,20 @@ CHARGING: Final = 0
 SUSPENDED_EV: Final = 1
 PREPARING: Final = 2  # started, no power yet
 FINISHED: Final = 3
+
+
+def take(rows: npt.NDArray[np.void], which: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """`rows[which]`, several times faster: whole rows are moved, not field by field."""
+    moved: npt.NDArray[np.void] = rows.view(f"V{rows.dtype.itemsize}")[which].view(rows.dtype)
+    return moved
+
+
+def sorted_by(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions that sort `values` (>= 0 after taking off their least), equal ones in their order."""
+    if not len(values):
+        return np.empty(0, np.int64)
+    bits = len(values).bit_length()
+    # Packed with its position each value is unique, so the fastest sort is a stable one.
+    packed = (values - values.min()) << bits | np.arange(len(values))
+    packed.sort()
+    return packed & ((1 << bits) - 1)

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.simulate import arrow, flat, ocpp16, ocpp201
-from pipeline.simulate.columns import AVAILABLE, POISON
+from pipeline.simulate.columns import AVAILABLE, POISON, sorted_by, take
 from pipeline.simulate.message import ARROW_HEADERS, Batch, Headers
 from pipeline.simulate.network import SHAPES, Network
 from pipeline.simulate.partitioning import partition_of
@@ -41,7 +41,7 @@ class Encoder:
         cuts = np.searchsorted(rows["arrival_ms"], ticks_ms, side="right").tolist()
         if self._all_arrow:
             return self._arrow(rows, cuts, ticks_ms.tolist())
-        rows = rows[_HAS_STATUS[self._shape_of(rows)] | (rows["kind"] != AVAILABLE)]
+        rows = take(rows, np.flatnonzero(_HAS_STATUS[self._shape_of(rows)] | (rows["kind"] != AVAILABLE)))
         cuts = np.searchsorted(rows["arrival_ms"], ticks_ms, side="right").tolist()
         keys, values = self._json(rows)
         times = rows["arrival_ms"].tolist()
@@ -79,7 +79,7 @@ class Encoder:
                 (np.flatnonzero(mine & ~plain), encoder.encode_special),
             ):
                 if len(which):
-                    for at, value in zip(which.tolist(), tell(rows[which], self._texts), strict=True):
+                    for at, value in zip(which.tolist(), tell(take(rows, which), self._texts), strict=True):
                         values[at] = value
         self._spoil(rows, keys, values)
         return keys, values
@@ -98,14 +98,12 @@ class Encoder:
         return batch
 
     def _arrow_messages(self, batch: Batch, rows: Rows) -> None:
-        rows = rows[rows["kind"] != AVAILABLE]
-        if not len(rows):
-            return
-        partition = self._cp_partition[self._network.connector_cp[rows["connector"]]]
-        order = np.argsort(partition, kind="stable")
+        sent = np.flatnonzero(rows["kind"] != AVAILABLE)
+        partition = self._cp_partition[self._network.connector_cp[rows["connector"][sent]]].astype(np.int64)
+        order = sorted_by(partition)
         numbers, first = np.unique(partition[order], return_index=True)
-        for number, part in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
-            mine = rows[part]
+        for number, part in zip(numbers.tolist(), np.split(sent[order], first[1:]), strict=False):
+            mine = take(rows, part)
             batch.times_ms.append(int(mine["arrival_ms"][-1]))
             batch.keys.append(None)
             batch.values.append(arrow.encode(mine, self._network))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.simulate.arrivals import HOUR_MS, Arrivals, shape, stay
-from pipeline.simulate.columns import DROPPED, ROW_DTYPE, SAMPLE, SESSION_DTYPE, START, STOP
+from pipeline.simulate.columns import DROPPED, ROW_DTYPE, SAMPLE, SESSION_DTYPE, START, STOP, sorted_by, take
 from pipeline.simulate.curve import AVAILABLE_AFTER_MS, close, room_for, rows_between
 from pipeline.simulate.encode import Encoder
 from pipeline.simulate.fault import Draft
@@ -164,13 +164,13 @@ class Fleet:
         rows = room[: rows_between(self._open, begin_ms, end_ms, True, room)] if len(room) else room
         if self._strikes.any:
             rows = edit_rows(rows, self._open)
-            rows = rows[rows["kind"] != DROPPED]
-        rows = np.concatenate([self._waiting, rows])
-        now = rows["arrival_ms"] < end_ms
-        self._waiting = rows[~now]
-        rows = rows[now]
-        ordered: Rows = rows[np.argsort(rows["arrival_ms"], kind="stable")]
-        return ordered
+            rows = take(rows, np.flatnonzero(rows["kind"] != DROPPED))
+        if len(self._waiting):
+            rows = np.concatenate([self._waiting, rows])
+        order = sorted_by(rows["arrival_ms"])
+        now = int(np.searchsorted(rows["arrival_ms"], end_ms, sorter=order))
+        self._waiting = take(rows, order[now:])
+        return take(rows, order[:now])
 
     def _settle(self, encoder: Encoder, until_ms: int) -> Iterator[Chunk]:
         """Hourly ticks after the last message."""

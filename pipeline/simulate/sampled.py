@@ -101,7 +101,7 @@ def _interval(reading: Reading) -> list[Sampled]:
 
 
 def _signed(reading: Reading) -> list[Sampled]:
-    from pipeline.simulate.signing import signed_value  # noqa: PLC0415  signatures are rare and their library is slow to load
+    from pipeline.simulate.signing import signed_value
 
     forged = reading.variant == variants.FORGED
     data = signed_value(reading.charge_point, reading.timestamp, reading.register_mwh, forged=forged)
