@@ -74,3 +74,19 @@ def empty_pieces(rows: int) -> Pieces:
         time_component=np.empty(rows, np.int32),
         missing=np.empty(rows, np.int8),
     )
+
+
+def first_pieces(pieces: Pieces, rows: int) -> Pieces:
+    """Views of the first `rows` rows: what a kernel has filled."""
+    return Pieces(
+        tag=pieces.tag[:rows],
+        start_ms=pieces.start_ms[:rows],
+        end_ms=pieces.end_ms[:rows],
+        state=pieces.state[:rows],
+        split=pieces.split[:rows],
+        apportioned=pieces.apportioned[:rows],
+        energy_mwh=pieces.energy_mwh[:rows],
+        energy_component=pieces.energy_component[:rows],
+        time_component=pieces.time_component[:rows],
+        missing=pieces.missing[:rows],
+    )
