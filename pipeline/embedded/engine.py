@@ -149,11 +149,7 @@ class _Connection:
 
     def _native_header(self, sql: bytes, named: re.Match[bytes] | None, statement: Statement) -> bytes:
         """Names and types of a result without rows, which chDB leaves out and ClickHouse sends."""
-        inner = (
-            sql[: len(sql) - 200 + named.start()]
-            if named and len(sql) > 200
-            else sql[: named.start() if named else None]
-        )
+        inner = sql[: named.start()] if named else sql
         described = self._handle.query(b"DESCRIBE (" + inner + b"\n)", "JSONCompact", params=dict(statement.parameters))
         columns = [(str(row[0]).encode(), str(row[1]).encode()) for row in json.loads(described.bytes())["data"]]
         header = b"".join(_native_string(name) + _native_string(kind) for name, kind in columns)
@@ -203,7 +199,7 @@ def _assignments(settings: Mapping[str, str]) -> str:
 def _with_settings(sql: bytes, settings: Mapping[str, str]) -> bytes:
     """Put a SETTINGS clause where the grammar wants it: at the end, before FORMAT."""
     clause = f"\nSETTINGS {_assignments(settings)}\n".encode()
-    named = _TRAILING_FORMAT.search(sql)
+    named = _TRAILING_FORMAT.search(sql, max(0, len(sql) - 200))
     body, tail = (sql[: named.start()], sql[named.start() :]) if named else (sql.rstrip().rstrip(b";"), b"")
     return body + clause + tail
 
