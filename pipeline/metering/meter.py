@@ -1,0 +1,123 @@
+"""The compiled pass: a segment of the log through `step`, ticks through `timeout`, in log order.
+
+The Python around it gives it room and does what it defers; results do not depend on where a segment is cut.
+"""
+
+from typing import Final
+
+from numba import njit
+
+from pipeline.metering import kinds
+from pipeline.metering.columns import KIND_TICK
+from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, ROOM
+from pipeline.metering.run import Run
+from pipeline.metering.sessions import alert_once
+from pipeline.metering.step import defer, lose_stop, start, step
+
+DONE: Final = -1
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def short_of_room(run: Run, connectors: int) -> bool:
+    """Whether the next sample might not find room; a tick may write rows for each connector of its partition."""
+    room = ROOM + 2 * connectors
+    closing = len(run.periods) if connectors else ROOM
+    return bool(
+        len(run.pieces) - run.desk.count[N_PIECES] < room
+        or len(run.closed) - run.desk.count[N_CLOSED] < room + closing
+        or len(run.desk.events) - run.desk.count[N_EVENTS] < 4 * room
+        or len(run.sessions) - run.desk.count[N_SESSIONS] < 1 + connectors
+    )
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
+    """What a tick at `time_ms` does to one connector: lost stops, silence."""
+    row = run.desk.connectors[connector]
+    if row.open == 0:
+        return
+    left = row.leave_ms > 0 and time_ms - row.leave_ms >= run.desk.limits[0].available_grace_ms
+    if left or time_ms - max(row.heard_ms, row.last_ms) >= run.desk.limits[0].session_timeout_ms:
+        lose_stop(run, cause, connector)
+        return
+    silent_ms = time_ms - row.heard_ms
+    most_ms = max(run.desk.limits[0].silence_factor * row.rhythm_ms, run.desk.limits[0].silence_min_ms)
+    if row.rhythm_ms > 0 and row.silent == 0 and silent_ms > most_ms:
+        row.silent = 1
+        alert_once(run.desk, cause, connector, kinds.SILENCE, time_ms, silent_ms, most_ms, row.heard_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def tick(run: Run, cause: int) -> None:
+    """Time has passed for every connector of the tick's partition."""
+    time_ms = run.desk.samples[cause].time_ms
+    connector = run.roster[run.desk.facts[cause].partition].head
+    while connector >= 0:
+        if run.desk.connectors[connector].dirty:
+            defer(run.desk, cause, connector, kinds.WHY_DIRTY)
+        else:
+            timeout(run, cause, connector, time_ms)
+        connector = run.desk.connectors[connector].follows
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def route(run: Run, cause: int, connector: int) -> int:
+    """The connector a sample without one belongs to (OCPP 1.6 stops name only the transaction)."""
+    sample = run.desk.samples[cause]
+    if sample.connector_id != 0 or sample.txn_hash == 0:
+        return connector
+    connectors = run.desk.connectors
+    remembered = connector
+    at = connectors[connector].sibling
+    while at != connector:
+        if connectors[at].open and connectors[at].txn_hash == sample.txn_hash:
+            return at
+        if connectors[at].prev_txn == sample.txn_hash:
+            remembered = at
+        at = connectors[at].sibling
+    return remembered
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def meter(run: Run, first: int, stop: int) -> int:
+    """Meter the samples [first, stop) of the segment; returns DONE, or the index at which more room is needed."""
+    for i in range(first, stop):
+        fact = run.desk.facts[i]
+        is_tick = run.desk.samples[i].kind == KIND_TICK
+        members = run.roster[fact.partition].members if is_tick else 0
+        if short_of_room(run, members) or run.periods[0].start_ms < ROOM:
+            return i
+        if is_tick:
+            tick(run, i)
+            continue
+        fact.row = route(run, i, fact.row)
+        if run.desk.connectors[fact.row].dirty:
+            defer(run.desk, i, fact.row, kinds.WHY_DIRTY)
+        else:
+            step(run, i, fact.row)
+    return DONE
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def resume(run: Run, cause: int, connector: int) -> None:
+    """Meter one deferred sample, or the share of one connector in a deferred tick."""
+    run.desk.connectors[connector].dirty = 0
+    sample = run.desk.samples[cause]
+    if sample.kind == KIND_TICK:
+        timeout(run, cause, connector, sample.time_ms)
+    else:
+        step(run, cause, connector)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def begin_unheard(run: Run, cause: int, connector: int) -> None:
+    """Begin a session whose start was never heard, after `rerate` found that nothing is known of it."""
+    run.desk.connectors[connector].dirty = 0
+    sample = run.desk.samples[cause]
+    start(run, cause, connector, sample, sample.time_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def end_unheard(run: Run, cause: int, connector: int) -> None:
+    """End a session whose stop was never heard, at its last register."""
+    lose_stop(run, cause, connector)

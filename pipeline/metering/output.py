@@ -1,0 +1,127 @@
+"""What the pass writes: facts on every sample, pieces, settled sessions with their periods, and events.
+
+Layout only. Every row names the sample that caused it (`cause`, its index in the segment); the identity in the
+ledger follows from that sample alone.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.void]
+ROOM: Final = 32_768  # rows that one sample may write at most, kept free before it is looked at
+
+# One row a sample: what the pass needs to know of it (the first four), and what it says of it.
+FACT_DTYPE = np.dtype(
+    [
+        ("session_key", np.uint64),
+        ("energy_mwh", np.int64),  # since the register before
+        ("row", np.int32),  # connector row; -1 for a tick
+        ("partition", np.int32),
+        ("sheet", np.int32),  # rate sheet that its token asks for; -1: the connector's own
+        ("slot", np.int32),  # reference version in use, as a row of `Run.defaults`
+        ("used_sheet", np.int32),  # rate sheet of its session
+        ("verdict", np.int8),
+        ("disposition", np.int8),
+    ],
+    align=True,
+)
+
+PIECE_DTYPE = np.dtype(
+    [
+        ("start_ms", np.int64),
+        ("end_ms", np.int64),
+        ("energy_mwh", np.int64),
+        ("tag", np.int32),  # cause, or index of the settled session
+        ("energy_component", np.int32),
+        ("time_component", np.int32),
+        ("state", np.int8),
+        ("split", np.int8),
+        ("apportioned", np.int8),
+        ("missing", np.int8),
+    ],
+    align=True,
+)
+
+SESSION_DTYPE = np.dtype(
+    [
+        ("session_key", np.uint64),
+        ("start_ms", np.int64),
+        ("end_ms", np.int64),
+        ("energy_mwh", np.int64),
+        ("held_mwh", np.int64),
+        ("first_mwh", np.int64),
+        ("last_mwh", np.int64),
+        ("connector", np.int32),
+        ("cause", np.int32),  # sample that settled it
+        ("sheet", np.int32),
+        ("token", np.int32),
+        ("flat", np.int32),
+        ("flat_reserved", np.int32),
+        ("flat_expired", np.int32),
+        ("first_piece", np.int32),
+        ("pieces", np.int32),
+        ("readings", np.int32),
+        ("flags", np.uint32),
+        ("alerted", np.uint32),
+        ("hold", np.int8),
+        ("signed", np.int8),
+    ],
+    align=True,
+)
+
+# Events: an alert (code = kind), a session begun, a FLAT owed (code = component, value = sheet),
+# a sample deferred (code = why).
+ALERT: Final = 0
+BEGUN: Final = 1
+FLAT: Final = 2
+DEFERRED: Final = 3
+EVENT_DTYPE = np.dtype(
+    [
+        ("session_key", np.uint64),
+        ("time_ms", np.int64),
+        ("value", np.int64),
+        ("threshold", np.int64),
+        ("since_ms", np.int64),
+        ("connector", np.int32),
+        ("cause", np.int32),
+        ("code", np.int32),
+        ("what", np.int8),
+    ],
+    align=True,
+)
+
+# Positions in `Output.count`.
+N_PIECES: Final = 0
+N_SESSIONS: Final = 1
+N_CLOSED: Final = 2
+N_EVENTS: Final = 3
+COUNTS: Final = 4
+
+
+class Output(NamedTuple):
+    """Arrays with room that one pass fills; `count` says how far."""
+
+    pieces: Rows  # tag = the sample that ended the interval
+    sessions: Rows
+    closed: Rows  # periods of settled sessions; tag = index into sessions
+    events: Rows
+    count: npt.NDArray[np.int64]
+
+
+def new_output(samples: int) -> Output:
+    """Room for a segment of so many samples; `grown` adds more when the pass asks for it."""
+    rows = 2 * samples + 2 * ROOM
+    return Output(
+        np.zeros(rows, PIECE_DTYPE),
+        np.zeros(rows // 4, SESSION_DTYPE),
+        np.zeros(rows, PIECE_DTYPE),
+        np.zeros(rows, EVENT_DTYPE),
+        np.zeros(COUNTS, np.int64),
+    )
+
+
+def grown(output: Output) -> Output:
+    """The same output with twice the room; what is written stays."""
+    return Output(*(np.concatenate([rows, np.zeros_like(rows)]) for rows in output[:-1]), output.count)

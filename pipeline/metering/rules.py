@@ -1,0 +1,158 @@
+"""The certain, cheap anomalies of one connector, told inside the pass at constant memory.
+
+A rule looks at the state and one reading and says an alert, at most once a session; three of them also hold the
+session, because what it would bill is known to be wrong. Cross-connector rules live in `pipeline.watch`.
+"""
+
+import numpy as np
+from numba import njit
+
+from pipeline.metering import kinds
+from pipeline.metering.columns import ABSENT_I64, FLAG_OFFLINE, FLAG_TIME_UNUSABLE
+from pipeline.metering.policy import Limits
+from pipeline.metering.run import Desk
+from pipeline.metering.sessions import alert, alert_once, hold
+from pipeline.metering.state import NONE
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
+    """Rules on one metered interval: a register that stands still, and power above the rating."""
+    row = desk.connectors[connector]
+    elapsed_ms = end_ms - start_ms
+    if row.power_mw > 0:
+        flow_mwh = row.power_mw // 1000 * elapsed_ms // 3600
+        row.flow_mwh += flow_mwh
+        row.stuck_mwh = 0 if energy_mwh > 0 else row.stuck_mwh + flow_mwh
+        if row.stuck_mwh >= desk.limits[0].stuck_mwh:
+            alert_once(
+                desk, cause, connector, kinds.STUCK_REGISTER, end_ms, row.stuck_mwh, desk.limits[0].stuck_mwh, start_ms
+            )
+            hold(row, kinds.HOLD_STUCK)
+    if row.rating_mw > 0 and elapsed_ms >= 60_000:
+        power_mw = energy_mwh * 3600 // elapsed_ms * 1000
+        most_mw = row.rating_mw // 1000 * desk.limits[0].above_rating_permille
+        if power_mw > most_mw:
+            alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, power_mw, most_mw, start_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _unit_error(energy_mwh: int, flow_mwh: int, limits: Limits) -> bool:
+    """Whether the register is about 1000 times the integral of the power, or a thousandth of it."""
+    least, most = min(energy_mwh, flow_mwh), max(energy_mwh, flow_mwh)
+    if least <= 0 or most < limits.unit_min_mwh:
+        return False
+    return most * limits.unit_low_permille <= least * 1_000_000 <= most * limits.unit_high_permille
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
+    """Rules on a whole session, before it settles: unit error, energy above what the rating allows, zero runs."""
+    row = desk.connectors[connector]
+    energy_mwh = row.energy_mwh
+    elapsed_ms = end_ms - row.start_ms
+    if desk.limits[0].released == 0 and _unit_error(energy_mwh, row.flow_mwh, desk.limits[0]):
+        alert_once(desk, cause, connector, kinds.UNIT_ERROR, end_ms, energy_mwh, row.flow_mwh, row.start_ms)
+        hold(row, kinds.HOLD_UNIT_ERROR)
+    if row.rating_mw > 0 and elapsed_ms >= 0:
+        most_mwh = row.rating_mw // 1000 * desk.limits[0].above_rating_permille // 1000 * elapsed_ms // 3600
+        if energy_mwh > most_mwh + desk.limits[0].jump_slack_mwh:
+            alert_once(desk, cause, connector, kinds.ENERGY_ABOVE_RATING, end_ms, energy_mwh, most_mwh, row.start_ms)
+    if energy_mwh == 0 and row.has_register and row.zero_run + 1 == desk.limits[0].zero_run:
+        alert(
+            desk,
+            cause,
+            connector,
+            row.session_key,
+            kinds.ZERO_KWH_RUN,
+            end_ms,
+            row.zero_run + 1,
+            desk.limits[0].zero_run,
+            row.start_ms,
+        )
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def phases(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
+    """A phase that carried current in this session carries none while another does."""
+    if sample.phases_said != 3:
+        return
+    row = desk.connectors[connector]
+    if row.open and row.phases_live == 3 and 0 < sample.phases_live < 3:
+        alert_once(desk, cause, connector, kinds.PHASE_LOSS, sample.time_ms, sample.phases_live, 3, row.last_ms)
+    row.phases_live = max(row.phases_live, sample.phases_live)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -> None:
+    """Idle overstay: parked for long after charging ended."""
+    row = desk.connectors[connector]
+    row.park_ms = row.park_ms + end_ms - start_ms if row.state == 1 else 0
+    if row.park_ms >= desk.limits[0].idle_overstay_ms:
+        alert_once(
+            desk,
+            cause,
+            connector,
+            kinds.IDLE_OVERSTAY,
+            end_ms,
+            row.park_ms,
+            desk.limits[0].idle_overstay_ms,
+            end_ms - row.park_ms,
+        )
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def heard(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
+    """The rhythm of a connector's messages, and the drift of its clock (CUSUM of Page 1954 on the arrival lag)."""
+    row = desk.connectors[connector]
+    if row.heard_ms > 0 and sample.received_ms > row.heard_ms:
+        interval_ms = min(sample.received_ms - row.heard_ms, 4 * desk.limits[0].silence_min_ms)
+        row.rhythm_ms += (interval_ms - row.rhythm_ms) // 8
+    row.heard_ms = max(row.heard_ms, sample.received_ms)
+    row.silent = 0
+    if sample.flags & (FLAG_OFFLINE | FLAG_TIME_UNUSABLE):
+        return
+    lag_ms = sample.received_ms - sample.time_ms
+    row.drift_up_ms = max(0, row.drift_up_ms + abs(lag_ms) - desk.limits[0].drift_slack_ms)
+    if row.drift_up_ms > 16 * desk.limits[0].drift_alarm_ms:
+        row.drift_up_ms = 0
+        alert(
+            desk,
+            cause,
+            connector,
+            row.session_key,
+            kinds.CLOCK_DRIFT,
+            sample.received_ms,
+            lag_ms,
+            desk.limits[0].drift_alarm_ms,
+            row.heard_ms,
+        )
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: int) -> None:
+    """Energy that flowed outside any transaction."""
+    if energy_mwh >= desk.limits[0].outside_alert_mwh:
+        row = desk.connectors[connector]
+        alert(
+            desk,
+            cause,
+            connector,
+            row.session_key,
+            kinds.OUTSIDE_TRANSACTION,
+            time_ms,
+            energy_mwh,
+            desk.limits[0].outside_alert_mwh,
+            row.last_ms,
+        )
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def note_level(row: np.void, sample: np.void) -> None:
+    """Remember the power and current that hold from this sample on."""
+    if sample.power_mw != ABSENT_I64:
+        row.power_mw = sample.power_mw
+    elif row.open == 0:
+        row.power_mw = NONE
+    if sample.current_ma != ABSENT_I64:
+        row.current_ma = sample.current_ma

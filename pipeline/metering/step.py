@@ -1,0 +1,509 @@
+"""One sample of a partition's log meets its connector: which session, in order or late, and what its register says.
+
+This is the rule book of design.md section 4 in one direction: seen before? -> which session? -> in order? ->
+register -> interval -> rated. What needs a session's past (a late sample, one of another session) is deferred to
+`rerate`, which runs these same functions over the session's readings in order.
+"""
+
+import numpy as np
+from numba import njit
+
+from pipeline.metering import kinds, rules
+from pipeline.metering.columns import (
+    ABSENT_I64,
+    FLAG_INTERVAL_MEASURAND,
+    FLAG_NEGATIVE,
+    FLAG_OFFLINE,
+    FLAG_TIME_CORRECTED,
+    FLAG_TIME_UNUSABLE,
+    FLAG_WHOLE_WH,
+    KIND_RESERVE,
+    KIND_SAMPLE,
+    KIND_START,
+    KIND_STATUS,
+    KIND_STOP,
+    SIGNED_FORGED,
+    STATE_AVAILABLE,
+    STATE_CHARGING,
+    STATE_FINISHING,
+    STATE_SUSPENDED_EV,
+    STATE_SUSPENDED_EVSE,
+)
+from pipeline.metering.output import DEFERRED
+from pipeline.metering.policy import Limits
+from pipeline.metering.registers import DROPPED, FOLLOWS, JUMPED, NO_BASELINE, WRAPPED, allowed_mwh, judge, unwrapped
+from pipeline.metering.run import Desk, Run
+from pipeline.metering.sessions import (
+    alert_once,
+    begin,
+    charge_flat,
+    close,
+    hold,
+    mixed,
+    rate,
+    reserve,
+    reset_marks,
+    set_mark,
+    tell,
+)
+from pipeline.metering.state import NONE
+from rating.columns import RESERVATION, RESERVATION_EXPIRED
+from rating.ratesheet import SLOT_FLAT
+
+_NO_TXN = np.uint64(0)
+_WHOLE_WH_MWH = 1000
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def say(desk: Desk, cause: int, row: np.void, verdict: int, disposition: int, energy_mwh: int) -> None:
+    """The verdict on sample `cause`, and where the energy since the register before it went."""
+    desk.facts[cause].verdict = verdict
+    desk.facts[cause].disposition = disposition
+    desk.facts[cause].energy_mwh = energy_mwh
+    desk.facts[cause].session_key = row.session_key if row.open else np.uint64(0)
+    desk.facts[cause].used_sheet = row.sheet if row.open else NONE
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
+    """Leave the sample, and all that follow on its connector in this segment, to `rerate`."""
+    row = desk.connectors[connector]
+    tell(desk, DEFERRED, why, cause, connector, row.session_key, desk.samples[cause].time_ms, 0)
+    row.dirty = 1
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def seen_before(desk: Desk, connector: int, sample: np.void) -> bool:
+    """Whether the same sample is among the connector's last few; it is remembered if not."""
+    fingerprint = mixed(np.uint64(sample.time_ms), mixed(np.uint64(sample.register_mwh), sample.txn_hash))
+    detail = np.uint64(sample.kind) + np.uint64(sample.seq_no + 1) * np.uint64(16)
+    fingerprint = mixed(fingerprint, detail + np.uint64(sample.state + 1) * np.uint64(1 << 40))
+    row = desk.connectors[connector]
+    if fingerprint in (row.seen_1, row.seen_2, row.seen_3, row.seen_4):
+        return True
+    row.seen_4, row.seen_3, row.seen_2, row.seen_1 = row.seen_3, row.seen_2, row.seen_1, fingerprint
+    return False
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def event_time(row: np.void, sample: np.void, limits: Limits) -> int:
+    """The instant that counts: a clock in the future is not believed (policy: arrival time), seqNo beats the clock."""
+    time_ms = sample.time_ms
+    if time_ms > sample.received_ms + limits.future_ms:
+        time_ms = sample.received_ms
+    by_seq_no = sample.seq_no >= 0 and sample.seq_no >= row.seq_no >= 0
+    if row.open and (by_seq_no or limits.rerun) and time_ms < row.last_ms:
+        time_ms = row.last_ms
+    return time_ms
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _pend(row: np.void, time_ms: int, register_mwh: int, how: int) -> None:
+    row.pend = how
+    row.pend_ms = time_ms
+    row.pend_mwh = register_mwh
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _new_run(run: Run, cause: int, connector: int) -> None:
+    """The pending register is confirmed: a new register run starts there; the time up to it carries no energy."""
+    row = run.desk.connectors[connector]
+    jumped = row.pend == JUMPED
+    rate(run, cause, connector, row.last_ms, row.pend_ms, 0)
+    if jumped:
+        row.held_mwh += row.pend_mwh - row.last_mwh
+        if run.desk.limits[0].released == 0:
+            hold(row, kinds.HOLD_REGISTER_JUMP)
+            alert_once(
+                run.desk,
+                cause,
+                connector,
+                kinds.REGISTER_JUMP,
+                row.pend_ms,
+                row.pend_mwh - row.last_mwh,
+                allowed_mwh(row.pend_ms - row.last_ms, row.rating_mw, run.desk.limits[0]),
+                row.last_ms,
+            )
+    else:
+        row.flags |= np.uint32(kinds.SESSION_RESET)
+        alert_once(
+            run.desk, cause, connector, kinds.REGISTER_RESET, row.pend_ms, row.pend_mwh, row.last_mwh, row.last_ms
+        )
+    row.last_ms = row.pend_ms
+    row.last_mwh = row.pend_mwh
+    row.pend = 0
+    reset_marks(run, connector, row.last_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
+    """The next reading confirms or refutes the one that was held."""
+    row = run.desk.connectors[connector]
+    if register_mwh >= row.last_mwh and (row.pend == DROPPED or register_mwh < row.pend_mwh):
+        row.flags |= np.uint32(kinds.SESSION_GLITCH)
+        if row.pend == DROPPED:
+            alert_once(
+                run.desk, cause, connector, kinds.COUNTER_ROLLBACK, row.pend_ms, row.pend_mwh, row.last_mwh, row.last_ms
+            )
+        row.pend = 0
+    elif register_mwh >= row.pend_mwh:
+        _new_run(run, cause, connector)
+    else:
+        row.pend = 0
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _count_interval(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int, energy_mwh: int) -> None:
+    """A metered interval that may cost someone money: rated, and looked at by the rules."""
+    row = run.desk.connectors[connector]
+    start_ms = row.last_ms
+    held_mwh = row.held_mwh
+    rules.after_interval(run.desk, cause, connector, start_ms, time_ms, energy_mwh)
+    rules.parked(run.desk, cause, connector, start_ms, time_ms)
+    rate(run, cause, connector, start_ms, time_ms, energy_mwh)
+    row.last_ms = time_ms
+    row.last_mwh = register_mwh
+    row.readings += 1
+    say(run.desk, cause, row, kinds.GOOD, kinds.HELD if row.held_mwh > held_mwh else kinds.RATED, energy_mwh)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _first_register(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
+    """The session's baseline; what flowed since the session before is energy outside any transaction."""
+    row = run.desk.connectors[connector]
+    outside_mwh = register_mwh - row.last_mwh if row.idle_register else 0
+    if outside_mwh > 0 and register_mwh > 0 and row.last_mwh > 0:
+        rules.outside(run.desk, cause, connector, outside_mwh, time_ms)
+        say(run.desk, cause, row, kinds.FIRST, kinds.OUTSIDE, outside_mwh)
+    else:
+        say(run.desk, cause, row, kinds.FIRST, kinds.NOWHERE, 0)
+    row.first_mwh = register_mwh
+    row.last_mwh = register_mwh
+    row.last_ms = time_ms
+    row.has_register = 1
+    row.readings += 1
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _meant(row: np.void, sample: np.void) -> int:
+    """The register that the sample means: interval measurands add up, session-relative ones start at 0."""
+    register_mwh = sample.register_mwh
+    if sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
+        return row.last_mwh + register_mwh
+    if row.relative and not (sample.kind == KIND_STOP and register_mwh >= row.last_mwh):
+        return row.first_mwh + register_mwh
+    if sample.flags & np.uint32(FLAG_WHOLE_WH) and row.last_mwh - _WHOLE_WH_MWH < register_mwh < row.last_mwh:
+        return row.last_mwh
+    return register_mwh
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def register(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """A register reading of the open session, in order."""
+    row = run.desk.connectors[connector]
+    if row.has_register == 0:
+        _first_register(run, cause, connector, time_ms, sample.register_mwh)
+        return
+    if row.readings == 1 and sample.kind == KIND_SAMPLE and 0 <= sample.register_mwh < row.first_mwh:
+        # Session-relative samples beside a lifetime register in start and stop.
+        row.relative = 1
+        row.flags |= np.uint32(kinds.SESSION_RELATIVE)
+    register_mwh = _meant(row, sample)
+    if row.pend != 0:
+        _settle_pending(run, cause, connector, time_ms, register_mwh)
+    zero_start = row.last_mwh == 0 and row.readings == 1
+    how = judge(row.last_mwh, register_mwh, time_ms - row.last_ms, row.rating_mw, zero_start, run.desk.limits[0])
+    if how == WRAPPED:
+        most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0])
+        energy_mwh = unwrapped(row.last_mwh, register_mwh, most_mwh) - row.last_mwh
+        row.flags |= np.uint32(kinds.SESSION_ROLLOVER)
+        _count_interval(run, cause, connector, time_ms, register_mwh, energy_mwh)
+    elif how == FOLLOWS or (how == JUMPED and run.desk.limits[0].released):
+        _count_interval(run, cause, connector, time_ms, register_mwh, register_mwh - row.last_mwh)
+    elif how == NO_BASELINE:
+        row.flags |= np.uint32(kinds.SESSION_ZERO_BASELINE)
+        alert_once(run.desk, cause, connector, kinds.ZERO_BASELINE, time_ms, register_mwh, 0, row.last_ms)
+        _count_interval(run, cause, connector, time_ms, register_mwh, 0)
+        run.desk.facts[cause].disposition = kinds.UNEXPLAINED
+        run.desk.facts[cause].energy_mwh = register_mwh
+    else:
+        _implausible(run, cause, connector, sample, time_ms, register_mwh, how)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _implausible(
+    run: Run, cause: int, connector: int, sample: np.void, time_ms: int, register_mwh: int, how: int
+) -> None:
+    """A register that dropped or jumped: held until the next one; at a stop there is no next one."""
+    row = run.desk.connectors[connector]
+    if sample.kind != KIND_STOP:
+        _pend(row, time_ms, register_mwh, how)
+        say(run.desk, cause, row, kinds.REGRESSED if how == DROPPED else kinds.SUSPECT, kinds.NOWHERE, 0)
+        return
+    rate(run, cause, connector, row.last_ms, time_ms, 0)
+    row.last_ms = time_ms
+    if how == DROPPED:
+        say(run.desk, cause, row, kinds.REGRESSED, kinds.NOWHERE, 0)
+        if run.desk.limits[0].released == 0:
+            hold(row, kinds.HOLD_STOP_BELOW_START)
+        alert_once(
+            run.desk, cause, connector, kinds.NEGATIVE_SESSION, time_ms, register_mwh, row.first_mwh, row.start_ms
+        )
+        return
+    say(run.desk, cause, row, kinds.SUSPECT, kinds.HELD, register_mwh - row.last_mwh)
+    row.held_mwh += register_mwh - row.last_mwh
+    row.last_mwh = register_mwh
+    hold(row, kinds.HOLD_REGISTER_JUMP)
+    alert_once(
+        run.desk,
+        cause,
+        connector,
+        kinds.REGISTER_JUMP,
+        time_ms,
+        row.held_mwh,
+        allowed_mwh(time_ms - row.start_ms, row.rating_mw, run.desk.limits[0]),
+        row.start_ms,
+    )
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _idle(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """A reading outside any session: the connector's register moves on, and what flowed is nobody's yet."""
+    row = run.desk.connectors[connector]
+    say(run.desk, cause, row, kinds.IGNORED, kinds.NOWHERE, 0)
+    if sample.register_mwh == ABSENT_I64 or sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
+        return
+    moved_mwh = sample.register_mwh - row.last_mwh
+    if row.idle_register and 0 < moved_mwh <= allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0]):
+        rules.outside(run.desk, cause, connector, moved_mwh, time_ms)
+        say(run.desk, cause, row, kinds.SUSPECT, kinds.OUTSIDE, moved_mwh)
+    row.last_mwh = sample.register_mwh
+    row.last_ms = max(row.last_ms, time_ms)
+    row.idle_register = 1
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def lose_stop(run: Run, cause: int, connector: int) -> None:
+    """The stop never came: the session ends at its last register."""
+    row = run.desk.connectors[connector]
+    row.flags |= np.uint32(kinds.SESSION_LOST_STOP)
+    end_ms = row.last_ms if row.has_register else row.start_ms
+    alert_once(run.desk, cause, connector, kinds.LOST_STOP, end_ms, row.energy_mwh, 0, row.start_ms)
+    rules.on_close(run.desk, cause, connector, end_ms)
+    close(run, cause, connector, end_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def start(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """StartTransaction, TransactionEvent Started, or the first that is heard of a transaction."""
+    row = run.desk.connectors[connector]
+    if row.open:
+        lose_stop(run, cause, connector)
+    reserved_ms = row.reserve_ms
+    txn = sample.txn_hash
+    key = mixed(row.identity, txn if txn != _NO_TXN else mixed(np.uint64(time_ms), np.uint64(row.connector_id + 1)))
+    begin(run, cause, connector, key, txn, time_ms, sample.token)
+    row.reserve_ms = 0
+    rules.note_level(row, sample)
+    if reserved_ms > 0 and reserved_ms < time_ms:
+        reserve(run, cause, connector, reserved_ms, time_ms, RESERVATION)
+    if sample.kind != KIND_START:
+        row.flags |= np.uint32(kinds.SESSION_LOST_START)
+        row.lost_start = 1
+        alert_once(run.desk, cause, connector, kinds.LOST_START, time_ms, 0, 0, time_ms)
+    charge_flat(run, cause, connector, time_ms, SLOT_FLAT)
+    say(run.desk, cause, row, kinds.FIRST, kinds.NOWHERE, 0)
+    if sample.register_mwh != ABSENT_I64 and not sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
+        _first_register(run, cause, connector, time_ms, sample.register_mwh)
+    else:
+        row.last_ms = time_ms
+        if sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
+            row.has_register = 1
+            row.first_mwh = row.last_mwh
+    reset_marks(run, connector, time_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """StopTransaction or TransactionEvent Ended: its register, then the session closes."""
+    row = run.desk.connectors[connector]
+    say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
+    if sample.register_mwh != ABSENT_I64:
+        register(run, cause, connector, sample, time_ms)
+    else:
+        if row.has_register:
+            rate(run, cause, connector, row.last_ms, time_ms, 0)
+        row.last_ms = max(row.last_ms, time_ms)
+        if sample.flags & np.uint32(FLAG_NEGATIVE):
+            say(run.desk, cause, row, kinds.REGRESSED, kinds.NOWHERE, 0)
+            if run.desk.limits[0].released == 0:
+                hold(row, kinds.HOLD_STOP_BELOW_START)
+            alert_once(run.desk, cause, connector, kinds.NEGATIVE_SESSION, time_ms, NONE, row.first_mwh, row.start_ms)
+    rules.on_close(run.desk, cause, connector, time_ms)
+    if run.desk.limits[0].released:
+        row.hold = kinds.HOLD_NONE
+        row.pend = 0
+    close(run, cause, connector, time_ms)
+    row.idle_register = row.has_register
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _status(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """StatusNotification, or a reservation: a state of the connector, of no transaction."""
+    row = run.desk.connectors[connector]
+    say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
+    if row.open == 0:
+        if sample.kind == KIND_RESERVE and row.reserve_ms == 0:
+            row.reserve_ms = time_ms
+        elif sample.state == STATE_AVAILABLE and row.reserve_ms > 0:
+            _expire(run, cause, connector, sample, time_ms)
+        return
+    if sample.state == STATE_AVAILABLE:
+        row.leave_ms = time_ms
+        return
+    if STATE_CHARGING <= sample.state <= STATE_SUSPENDED_EVSE:
+        row.state = sample.state
+        row.leave_ms = 0
+    elif sample.state == STATE_FINISHING:
+        row.state = STATE_SUSPENDED_EV
+    set_mark(run, connector, time_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _expire(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """A reservation that nobody came for: a session of its own."""
+    row = run.desk.connectors[connector]
+    reserved_ms = row.reserve_ms
+    key = mixed(row.identity, mixed(np.uint64(reserved_ms), np.uint64(row.connector_id + 1)))
+    begin(run, cause, connector, key, _NO_TXN, time_ms, sample.token)
+    row.has_register = 1
+    reserve(run, cause, connector, reserved_ms, time_ms, RESERVATION_EXPIRED)
+    row.start_ms = reserved_ms
+    close(run, cause, connector, time_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _belongs(row: np.void, sample: np.void) -> bool:
+    """Whether the sample is of the open session: by transaction id, or by time where it has none."""
+    return row.open != 0 and (sample.txn_hash == _NO_TXN or sample.txn_hash == row.txn_hash)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _of_another_session(run: Run, connector: int, sample: np.void, time_ms: int) -> bool:
+    """Whether the sample is of a session that is not, and will not become, the open one."""
+    row = run.desk.connectors[connector]
+    txn = sample.txn_hash
+    if txn == _NO_TXN:
+        return bool(time_ms < row.last_ms and row.prev_key != 0 and row.open == 0 and time_ms < row.prev_end_ms)
+    if txn == row.prev_txn and not (sample.kind == KIND_START and time_ms > row.prev_end_ms):
+        return True
+    if time_ms < row.last_ms or sample.kind != KIND_START:
+        return True  # unknown transaction: only its start may open a session unasked
+    if len(run.detached) > 0:
+        key = mixed(row.identity, txn)
+        at = np.searchsorted(run.detached, key)
+        return bool(at < len(run.detached) and run.detached[at] == key)
+    return False
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _after_stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> bool:
+    """A value after its session's stop: energy outside a transaction. False where it is something else."""
+    row = run.desk.connectors[connector]
+    same = sample.txn_hash == row.prev_txn and sample.txn_hash != _NO_TXN
+    if row.open or not same or sample.kind != KIND_SAMPLE or time_ms < max(row.prev_end_ms, row.last_ms):
+        return False
+    _idle(run, cause, connector, sample, time_ms)
+    run.desk.facts[cause].session_key = row.prev_key
+    run.desk.facts[cause].verdict = kinds.SUSPECT
+    return True
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _late(row: np.void, sample: np.void, time_ms: int) -> bool:
+    """Behind what already counted: by seqNo where the session has one, by time and register otherwise."""
+    if sample.kind == KIND_START:
+        return True
+    if sample.seq_no >= 0 and row.seq_no >= 0 and sample.seq_no != row.seq_no:
+        return bool(sample.seq_no < row.seq_no)
+    newest_ms = max(row.last_ms, row.pend_ms) if row.pend != 0 else row.last_ms
+    if time_ms != newest_ms:
+        return bool(time_ms < newest_ms)
+    known = sample.register_mwh == ABSENT_I64 or row.relative or row.pend != 0
+    return bool(not known and sample.kind == KIND_SAMPLE and sample.register_mwh < row.last_mwh and row.readings > 1)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _in_session(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """A sample or stop of the open session, in order."""
+    row = run.desk.connectors[connector]
+    row.seq_no = max(row.seq_no, sample.seq_no)
+    row.leave_ms = 0
+    if sample.signed > row.signed:
+        row.signed = sample.signed
+    if sample.signed == SIGNED_FORGED:
+        alert_once(run.desk, cause, connector, kinds.FORGED_SIGNATURE, time_ms, sample.register_mwh, 0, time_ms)
+    if sample.flags & np.uint32(FLAG_OFFLINE):
+        row.flags |= np.uint32(kinds.SESSION_OFFLINE)
+    if sample.flags & np.uint32(FLAG_TIME_UNUSABLE | FLAG_TIME_CORRECTED):
+        row.flags |= np.uint32(kinds.SESSION_TIME_CORRECTED)
+        alert_once(run.desk, cause, connector, kinds.UNUSABLE_TIME, time_ms, 0, 0, time_ms)
+    if sample.kind == KIND_STOP:
+        _stop(run, cause, connector, sample, time_ms)
+        return
+    if sample.register_mwh != ABSENT_I64:
+        register(run, cause, connector, sample, time_ms)
+    else:
+        say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
+    if STATE_CHARGING <= sample.state <= STATE_SUSPENDED_EVSE:
+        row.state = sample.state
+    rules.note_level(row, sample)
+    rules.phases(run.desk, cause, connector, sample)
+    if row.last_ms == time_ms:
+        reset_marks(run, connector, time_ms)
+    else:
+        set_mark(run, connector, time_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _unopened(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+    """A sample that is not of the open session: of one before, of none, or the first of a new one."""
+    row = run.desk.connectors[connector]
+    if _after_stop(run, cause, connector, sample, time_ms):
+        return
+    if run.desk.limits[0].rerun:
+        if row.prev_key != _NO_TXN:
+            say(run.desk, cause, row, kinds.SUSPECT, kinds.NOWHERE, 0)
+        else:
+            start(run, cause, connector, sample, time_ms)
+    elif _of_another_session(run, connector, sample, time_ms):
+        defer(run.desk, cause, connector, kinds.WHY_OTHER_SESSION)
+    elif sample.txn_hash == _NO_TXN and sample.kind != KIND_START:
+        _idle(run, cause, connector, sample, time_ms)
+    else:
+        start(run, cause, connector, sample, time_ms)
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def step(run: Run, cause: int, connector: int) -> None:
+    """Meter one sample; `run.detached` holds, sorted, the keys of sessions that only `rerate` may touch."""
+    row = run.desk.connectors[connector]
+    sample = run.desk.samples[cause]
+    rules.heard(run.desk, cause, connector, sample)
+    if run.desk.limits[0].rerun == 0 and seen_before(run.desk, connector, sample):
+        say(run.desk, cause, row, kinds.DUPLICATE, kinds.NOWHERE, 0)
+        return
+    time_ms = event_time(row, sample, run.desk.limits[0])
+    if row.n_marks >= run.desk.limits[0].marks_per_connector:
+        defer(run.desk, cause, connector, kinds.WHY_MARKS)
+    elif sample.kind == KIND_STATUS or sample.kind == KIND_RESERVE:
+        if row.open and time_ms < row.last_ms:
+            defer(run.desk, cause, connector, kinds.WHY_LATE)
+        else:
+            _status(run, cause, connector, sample, time_ms)
+    elif not _belongs(row, sample):
+        _unopened(run, cause, connector, sample, time_ms)
+    elif run.desk.limits[0].rerun == 0 and _late(row, sample, time_ms):
+        defer(run.desk, cause, connector, kinds.WHY_LATE)
+    else:
+        _in_session(run, cause, connector, sample, time_ms)
