@@ -3,7 +3,7 @@
 Nothing under `expected` is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rating import engine, money, session
@@ -26,21 +26,29 @@ def price_case(case: Mapping[str, Any], policy: Policy = EXACT_TOTALS) -> dict[s
     """The line of one case: its totals, or `error` with a reason. Never raises for what a case holds."""
     name = case.get("id")
     try:
-        return {"id": name, **_priced(case, policy)}
+        given, tariff = case.get("session"), case.get("tariff")
+        if not isinstance(given, Mapping) or not isinstance(tariff, Mapping):
+            raise SessionError("a case needs a tariff and a session")
+        tariffs = [tariff, *(case.get("other_tariffs") or [])]
+        zone = str(case.get("timezone") or "UTC")
+        return {"id": name, **price_session(given, tariffs, zone, case.get("ocpi_version"), policy)}
     except RatingError as error:
         return {"id": name, "error": str(error)}
 
 
-def _priced(case: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
-    given = case.get("session")
-    if not isinstance(given, Mapping) or not isinstance(case.get("tariff"), Mapping):
-        raise SessionError("a case needs a tariff and a session")
-    version = case.get("ocpi_version")
-    tariffs = [parse_tariff(one, version) for one in (case["tariff"], *case.get("other_tariffs", []))]
-    zone = case.get("timezone") or "UTC"
-    parts = [
-        (engine.rate(part, tariff, zone, policy)[0].settled, part.notes) for part, tariff in _parts(given, tariffs)
-    ]
+def price_session(
+    given: Mapping[str, Any],
+    tariffs: Sequence[Any],
+    zone: str,
+    ocpi_version: str | None = None,
+    policy: Policy = EXACT_TOTALS,
+) -> dict[str, Any]:
+    """The totals of a session of the conformance schema by the first tariff, or by those that its parts name.
+
+    Raises RatingError where the session or a tariff can't be read or rated.
+    """
+    parsed = [parse_tariff(one, ocpi_version) for one in tariffs]
+    parts = [(engine.rate(part, tariff, zone, policy)[0].settled, part.notes) for part, tariff in _parts(given, parsed)]
     return totals([settled for settled, _ in parts], sorted({note for _, notes in parts for note in notes}))
 
 
@@ -59,7 +67,11 @@ def _parts(given: Mapping[str, Any], tariffs: list[Tariff]) -> list[tuple[Sessio
         if not runs or runs[-1][0] != name:
             runs.append((name, []))
         runs[-1][1].append(row)
-    return [(read_session({**given, key: run}), by_id[name]) for name, run in runs]
+    ends = [str(run[0].get("start_date_time")) for _, run in runs[1:]] + [str(given.get("end"))]
+    return [
+        (read_session({**given, key: run, "end": end}), by_id[name])
+        for (name, run), end in zip(runs, ends, strict=True)
+    ]
 
 
 def read_session(given: Mapping[str, Any]) -> Session:
