@@ -169,13 +169,17 @@ def _steps(rated: Rated, number: int, bill: Bill) -> Iterator[Difference]:
 def _amounts(rated: Rated, number: int, bill: Bill) -> Iterator[Difference]:
     included = bool(rated.book.sheets[0, TAX_MODE] == TAX_INCLUDED)
     stated = {name: bill.by_dimension.get(name, NOTHING) for name in (*QUANTITIES, "FLAT")}
-    stated["RESERVATION"] = stated["RESERVATION"].plus(bill.by_dimension.get("RESERVATION_FLAT", NOTHING))
+    if "RESERVATION_FLAT" in bill.by_dimension:
+        stated["RESERVATION"] = stated["RESERVATION"].plus(bill.by_dimension["RESERVATION_FLAT"])
     settled = rated.settled
     for column, (name, amount) in enumerate(stated.items()):
-        exact = Fraction(int(settled.cost[number, column]), COST_PER_UNIT)
-        yield f"{name} cost", exact, amount.incl if included else amount.excl
-        yield f"{name} excl", int(settled.excl_e4[number, column]), rounded(amount.excl, 4) * E4
-        yield f"{name} incl", int(settled.incl_e4[number, column]), rounded(amount.incl, 4) * E4
+        got = (settled.cost[number, column], settled.excl_e4[number, column], settled.incl_e4[number, column])
+        if amount is NOTHING:
+            yield name, tuple(map(int, got)), (0, 0, 0)
+            continue
+        yield f"{name} cost", Fraction(int(got[0]), COST_PER_UNIT), amount.incl if included else amount.excl
+        yield f"{name} excl", int(got[1]), rounded(amount.excl, 4) * E4
+        yield f"{name} incl", int(got[2]), rounded(amount.incl, 4) * E4
 
 
 def _rows_add_up(rated: Rated, number: int) -> Iterator[Difference]:

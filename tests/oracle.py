@@ -149,6 +149,7 @@ def clock_matches(restrictions: Mapping[str, Any], now: LocalMinute) -> bool:
 # ---------------------------------------------------------------- the tariff
 
 
+@lru_cache(maxsize=4096)
 def exact(number: Any) -> Fraction:
     """The decimal number that was written in the JSON."""
     return Fraction(str(number))

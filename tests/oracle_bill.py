@@ -221,6 +221,6 @@ def minor_digits(currency: str) -> int:
 
 def rounded(amount: Fraction, digits: int) -> Fraction:
     """Policy: half away from zero to the minor unit, once, on the totals."""
-    scaled = abs(amount) * 10**digits
-    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    numerator, denominator = abs(amount.numerator) * 10**digits, amount.denominator
+    whole = (2 * numerator + denominator) // (2 * denominator)
     return Fraction(whole if amount >= 0 else -whole, 10**digits)

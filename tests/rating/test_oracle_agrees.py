@@ -1,11 +1,96 @@
 """Engine and oracle, two programs that share no line, give the same pieces, costs and totals by `==`."""
 
-from tests.bulk import compare
+import copy
+from itertools import chain
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rating.errors import TariffError
+from rating.tariff import parse_tariff
+from tests.bulk import compare, differing_money, differing_pieces
+from tests.engine_door import rate, sheet_of
+from tests.generated import Pair
+from tests.oracle import Interval, Mark, Session, Tariff
+from tests.oracle_bill import settle
+from tests.strategies import broken_tariffs, json_values, pairs, tariffs
 
 SESSIONS = 100_000
+RELAXED = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+def agree(pair: Pair) -> None:
+    rated = rate(sheet_of(pair.tariff, pair.zone, pair.version, pair.sessions), pair.sessions)
+    tariff = Tariff(pair.tariff, pair.zone, pair.version)
+    for number, session in enumerate(pair.sessions):
+        bill = settle(tariff, session)
+        assert not list(chain(differing_pieces(rated, number, bill), differing_money(rated, number, bill)))
 
 
 def test_a_hundred_thousand_random_sessions_agree_with_the_oracle() -> None:
     report = compare(sessions=SESSIONS, seed=2026)
     assert report.sessions >= SESSIONS
-    assert not report.disagreements, "\n".join(report.disagreements[:3])
+    assert not report.disagreements, f"{len(report.disagreements)}:\n" + "\n".join(report.disagreements[:3])
+
+
+@RELAXED
+@given(pairs())
+def test_any_session_under_any_tariff_agrees_with_the_oracle(pair: Pair) -> None:
+    agree(pair)
+
+
+def test_what_flowed_before_an_instant_is_priced_by_what_held_before_it() -> None:
+    # Nearly 17 kWh within one ms: the threshold and the end of charging lie at the same instant.
+    elements = [
+        {"price_components": [{"type": "ENERGY", "price": 1, "step_size": 1}], "restrictions": {"max_kwh": 0.0001}},
+        {"price_components": [{"type": "ENERGY", "price": 2, "step_size": 1}], "restrictions": {"max_power": 11}},
+        {"price_components": [{"type": "ENERGY", "price": 3, "step_size": 1}]},
+    ]
+    tariff = {"country_code": "NL", "party_id": "TST", "id": "1", "currency": "EUR", "elements": elements}
+    marks = [Mark(1000, "CHARGING", 5_000_000), Mark(1001, "PARKING", 50_000_000)]
+    session = Session([Interval(1000, 1001, 17_000_000), Interval(1001, 1003, 0)], marks)
+    rated = rate(sheet_of(tariff, "UTC", "2.2.1", [session]), [session])
+    assert [(piece.energy_mwh, piece.energy) for piece in rated.pieces_of(0)][:2] == [
+        (100, (0, 0)),
+        (16_999_900, (1, 0)),
+    ]
+    agree(Pair(tariff, "UTC", "2.2.1", [session]))
+
+
+@RELAXED
+@given(broken_tariffs())
+def test_a_broken_tariff_is_refused_where_it_is_broken(broken: tuple[dict[str, Any], str, str]) -> None:
+    source, path, version = broken
+    with pytest.raises(TariffError) as refusal:
+        parse_tariff(source, version)
+    assert refusal.value.path.startswith(path)
+    assert refusal.value.path in str(refusal.value)
+
+
+@RELAXED
+@given(tariffs("2.3.0"), json_values, st.data())
+def test_whatever_stands_anywhere_in_a_tariff_is_read_or_refused_with_its_path(
+    tariff: dict[str, Any], value: Any, data: st.DataObject
+) -> None:
+    source = copy.deepcopy(tariff)
+    container: Any = source
+    while True:
+        key = data.draw(st.sampled_from(sorted(container) if isinstance(container, dict) else range(len(container))))
+        if not container[key] or not isinstance(container[key], dict | list) or data.draw(st.booleans()):
+            break
+        container = container[key]
+    container[key] = value
+    try:
+        parse_tariff(source)
+    except TariffError as error:
+        assert error.path.startswith("$")
+
+
+@given(json_values)
+def test_no_json_value_at_all_makes_the_parser_fall_over(value: Any) -> None:
+    with pytest.raises(TariffError):
+        parse_tariff(value)
