@@ -1,0 +1,347 @@
+"""Tariffs, locations and tokens as of one version, and what they say of a session: price, zone, limits, meter key.
+
+A version is a fact: loading it gives the same answers on any machine at any time. The next version is made from the
+one before by what it changed. Publishing is in `publication`. OCPI: mod_locations, mod_tariffs, mod_tokens.
+
+Fields that OCPI does not have: on an EVSE `charge_point_id` (default: its uid), `evse_id` (OCPP's connector or EVSE
+number; default: its place among the EVSEs of its charge point, from 1), `meter_public_key`, `model`; on a Token
+`tariff_id` (the driver's own tariff: it wins over the connector's).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, NamedTuple, Self, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from pipeline.clickhouse import Store
+from pipeline.errors import StoreRefusedError
+from rating.errors import TariffError
+from rating.tariff import Tariff, parse_tariff
+
+TARIFF: Final = "tariff"
+LOCATION: Final = "location"
+TOKEN: Final = "token"  # noqa: S105 (OCPI's word, not a secret)
+POLICY: Final = "policy"
+KINDS: Final = (TARIFF, LOCATION, TOKEN, POLICY)
+
+
+class Connector(msgspec.Struct, frozen=True):
+    """What we read of an OCPI Connector; power in W."""
+
+    tariff_ids: tuple[str, ...] = ()
+    max_electric_power: int | None = None
+    max_voltage: int | None = None
+    max_amperage: int | None = None
+
+
+class Evse(msgspec.Struct, frozen=True):
+    """What we read of an OCPI EVSE, with our own fields."""
+
+    uid: str
+    connectors: tuple[Connector, ...] = ()
+    charge_point_id: str | None = None
+    evse_id: int | None = None
+    meter_public_key: str | None = None
+    model: str = ""
+
+    @property
+    def charge_point(self) -> str:
+        """The charge point that it belongs to."""
+        return self.charge_point_id or self.uid
+
+
+class Coordinates(msgspec.Struct, frozen=True):
+    """OCPI GeoLocation: degrees as text."""
+
+    latitude: str
+    longitude: str
+
+
+class Location(msgspec.Struct, frozen=True):
+    """What we read of an OCPI Location."""
+
+    id: str
+    time_zone: str
+    country_code: str = ""
+    party_id: str = ""
+    evses: tuple[Evse, ...] = ()
+    coordinates: Coordinates | None = None
+
+
+class Token(msgspec.Struct, frozen=True):
+    """What we read of an OCPI Token, with the driver's own tariff."""
+
+    uid: str
+    country_code: str = ""
+    party_id: str = ""
+    tariff_id: str | None = None
+
+
+_T = TypeVar("_T")
+
+
+class _EvseIndex(msgspec.Struct, frozen=True):
+    uid: str
+    charge_point_id: str | None = None
+
+
+class _LocationIndex(msgspec.Struct, frozen=True):
+    evses: tuple[_EvseIndex, ...] = ()
+
+
+_LOCATION: Final = msgspec.json.Decoder(Location)
+_LOCATION_INDEX: Final = msgspec.json.Decoder(_LocationIndex)
+_TOKEN: Final = msgspec.json.Decoder(Token)
+
+
+class Resolution(NamedTuple):
+    """What reference data says of a session that starts. `tariff` is None when `reason` says why there is none."""
+
+    reason: str  # "" or unknown_charge_point, unknown_connector, no_tariff, unknown_tariff, tariff_not_valid
+    tariff_key: str  # "CC*PARTY*ID@version", "" without a tariff
+    tariff: Tariff | None
+    zone: str  # IANA name, "UTC" where the charge point is unknown
+    max_power_w: int  # 0 = not known
+    location_id: str
+    evse_uid: str
+    public_key: str  # of the meter, "" = none
+    model: str
+    latitude: str  # degrees, "" = not known
+    longitude: str
+
+
+UNKNOWN: Final = Resolution("unknown_charge_point", "", None, "UTC", 0, "", "", "", "", "", "")
+
+
+_Own = tuple[tuple[str, str], ...]  # (token CC*PARTY*UID, its tariff id), sorted; nearly always one
+
+
+class _Document(NamedTuple):
+    """A published object: the version that brought it and its JSON."""
+
+    version: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class ReferenceData:
+    """All of it at one version. Immutable; `advance` shares what did not change."""
+
+    version: int = 0
+    tariffs: Mapping[str, _Document] = field(default_factory=dict)  # by CC*PARTY*ID
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tariff id → keys that bear it, sorted
+    locations: Mapping[str, _Document] = field(default_factory=dict)  # by CC*PARTY*ID
+    charge_points: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)  # → location key(s), sorted
+    own_tariffs: Mapping[str, _Own] = field(default_factory=dict)  # by token uid in lower case
+    policies: Mapping[str, _Document] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, store: Store, version: int) -> Self:
+        """Load a version whole. Raises StoreUnavailableError, StoreRefusedError when the version does not exist."""
+        return cls().advance(store, version)
+
+    def advance(self, store: Store, version: int) -> Self:
+        """The data at a later version, made from this one by what was published in between."""
+        if version < self.version:
+            return type(self).at(store, version)
+        newest = latest_version(store)
+        if version > newest:
+            raise StoreRefusedError(
+                f"{store.where} has reference data up to version {newest}, but the log asks for {version}: "
+                "is this the store that it was published to?"
+            )
+        return self.changed(version, _changes(store, self.version, version)) if version > self.version else self
+
+    def changed(self, version: int, rows: "Iterable[Change]") -> Self:
+        """The data after these changes; pure."""
+        maps = _Maps(self)
+        for row in rows:
+            maps.put(row)
+        return type(self)(version, **vars(maps))
+
+    def resolve(self, charge_point_id: str, connector_id: int, id_token: str, at_ms: int) -> Resolution:
+        """What holds for a session that starts at `at_ms` (UTC ms); `id_token` may be empty."""
+        place = self._place(charge_point_id)
+        if place is None:
+            return UNKNOWN
+        location, evses = place
+        evse = evses.get(connector_id) or (
+            next(iter(evses.values())) if connector_id <= 0 and len(evses) == 1 else None
+        )
+        if evse is None:
+            return UNKNOWN._replace(reason="unknown_connector", zone=location.time_zone, location_id=location.id)
+        reason, key, tariff = self._priced(location, evse, id_token, at_ms)
+        where = location.coordinates or Coordinates("", "")
+        return Resolution(
+            reason, key, tariff, location.time_zone, _power_w(evse), location.id, evse.uid,
+            evse.meter_public_key or "", evse.model, where.latitude, where.longitude,
+        )  # fmt: skip
+
+    def public_key(self, charge_point_id: str, connector_id: int) -> str:
+        """The meter's public key, "" when none is known."""
+        return self.resolve(charge_point_id, connector_id, "", 0).public_key
+
+    def tariff(self, key: str) -> Tariff | None:
+        """The tariff "CC*PARTY*ID@version" if that is the version in force here; else ask `tariff_of_history`."""
+        name, _, version = key.rpartition("@")
+        document = self.tariffs.get(name)
+        return _parsed(document.body) if document and str(document.version) == version else None
+
+    def _place(self, charge_point_id: str) -> tuple[Location, dict[int, Evse]] | None:
+        found = self.charge_points.get(charge_point_id)
+        if found is None:
+            return None
+        keys = (found,) if isinstance(found, str) else found
+        # A charge point that two locations name is where it was published last.
+        key = min(keys, key=lambda k: (-self.locations[k].version, k))
+        return _place(self.locations[key].body, charge_point_id)
+
+    def _priced(self, location: Location, evse: Evse, id_token: str, at_ms: int) -> tuple[str, str, Tariff | None]:
+        own = self.own_tariffs.get(id_token.lower(), ()) if id_token else ()
+        listed = evse.connectors[0].tariff_ids if evse.connectors else ()
+        reason = "no_tariff"
+        for tariff_id in (*(tariff_id for _, tariff_id in own[:1]), *listed):
+            key = self._tariff_key(tariff_id, location)
+            if key is None:
+                reason = "unknown_tariff"
+                continue
+            tariff = _parsed(self.tariffs[key].body)
+            if tariff.valid_at(at_ms):
+                return "", f"{key}@{self.tariffs[key].version}", tariff
+            reason = "tariff_not_valid"
+        return reason, "", None
+
+    def _tariff_key(self, tariff_id: str, location: Location) -> str | None:
+        """The location's own party first (its connectors list its ids), else the first party that has the id."""
+        own = f"{location.country_code}*{location.party_id}*{tariff_id}"
+        return own if own in self.tariffs else next(iter(self.owners.get(tariff_id, ())), None)
+
+
+class Change(NamedTuple):
+    """One published or deleted object."""
+
+    version: int
+    kind: str
+    id: str
+    deleted: bool
+    body: bytes
+
+
+class _Maps:
+    """Working copies of a ReferenceData's maps; only those that change are copied."""
+
+    def __init__(self, data: ReferenceData) -> None:
+        self.tariffs = dict(data.tariffs)
+        self.owners = dict(data.owners)
+        self.locations = dict(data.locations)
+        self.charge_points = dict(data.charge_points)
+        self.own_tariffs = dict(data.own_tariffs)
+        self.policies = dict(data.policies)
+
+    def put(self, row: Change) -> None:
+        document = None if row.deleted else _Document(row.version, row.body)
+        match row.kind:
+            case "tariff":
+                _set(self.tariffs, row.id, document)
+                self._own(row.id, document)
+            case "location":
+                self._locate(row.id, document)
+            case "token":
+                self._bring(row.id, None if row.deleted else _TOKEN.decode(row.body).tariff_id)
+            case "policy":
+                _set(self.policies, row.id, document)
+
+    def _bring(self, key: str, tariff_id: str | None) -> None:
+        uid = key.split("*", 2)[2].lower()
+        others = [pair for pair in self.own_tariffs.get(uid, ()) if pair[0] != key]
+        _set(self.own_tariffs, uid, tuple(sorted([*others, *([(key, tariff_id)] if tariff_id else [])])) or None)
+
+    def _own(self, key: str, document: _Document | None) -> None:
+        tariff_id = key.split("*", 2)[2]
+        keys = set(self.owners.get(tariff_id, ())) - {key} | ({key} if document else set())
+        _set(self.owners, tariff_id, tuple(sorted(keys)) or None)
+
+    def _locate(self, key: str, document: _Document | None) -> None:
+        old = self.locations.get(key)
+        for name in _charge_points(old.body) if old else ():
+            self._claim(name, _keys(self.charge_points.get(name)) - {key})
+        _set(self.locations, key, document)
+        for name in _charge_points(document.body) if document else ():
+            self._claim(name, _keys(self.charge_points.get(name)) | {key})
+
+    def _claim(self, charge_point: str, keys: set[str]) -> None:
+        one = next(iter(keys)) if len(keys) == 1 else tuple(sorted(keys)) or None
+        _set(self.charge_points, charge_point, one)
+
+
+def _set(mapping: dict[str, _T], key: str, value: _T | None) -> None:
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
+
+
+def _keys(found: str | tuple[str, ...] | None) -> set[str]:
+    return set() if found is None else {found} if isinstance(found, str) else set(found)
+
+
+def _charge_points(body: bytes) -> set[str]:
+    return {evse.charge_point_id or evse.uid for evse in _LOCATION_INDEX.decode(body).evses}
+
+
+@lru_cache(maxsize=4096)
+def _parsed(body: bytes) -> Tariff:
+    return parse_tariff(msgspec.json.decode(body))
+
+
+@lru_cache(maxsize=16384)
+def _place(body: bytes, charge_point: str) -> tuple[Location, dict[int, Evse]]:
+    location = _LOCATION.decode(body)
+    ours = [evse for evse in location.evses if evse.charge_point == charge_point]
+    return location, {evse.evse_id or place: evse for place, evse in enumerate(ours, 1)}
+
+
+def _power_w(evse: Evse) -> int:
+    """What the EVSE can give: the largest of its connectors (OCPI: max_electric_power, in W)."""
+    return max((c.max_electric_power or 0 for c in evse.connectors), default=0)
+
+
+def latest_version(store: Store) -> int:
+    """The newest published version; 0 before the first."""
+    return int(store.scalar("SELECT max(version) FROM reference_rows WHERE kind != 'publication'") or 0)
+
+
+def _changes(store: Store, after: int, until: int) -> Iterator[Change]:
+    """The last state of every object that versions after+1 … until touched.
+
+    Most tokens have no tariff of their own and never get here; one that lost it since does.
+    """
+    keep = "" if after else "HAVING last_kind != 'token' OR position(last_body, '\"tariff_id\"') > 0"
+    found = store.arrow(
+        "SELECT argMax(version, version) AS last_version, any(kind) AS last_kind, id, "  # noqa: S608
+        "argMax(deleted, version) AS last_deleted, argMax(body, version) AS last_body FROM reference_rows "
+        "WHERE version > {after:UInt64} AND version <= {until:UInt64} AND kind != 'publication' "
+        f"GROUP BY kind, id {keep} ORDER BY kind, id",
+        {"after": after, "until": until},
+    )
+    versions, kinds, ids, deleted = (found.column(i).to_pylist() for i in range(4))
+    bodies = found.column(4).cast(pa.binary()).to_pylist()
+    for version, kind, key, gone, body in zip(versions, kinds, ids, deleted, bodies, strict=True):
+        yield Change(version, kind, key, bool(gone), body)  # type: ignore[arg-type]  # no column is nullable
+
+
+def tariff_of_history(store: Store, key: str) -> Tariff | None:
+    """The tariff "CC*PARTY*ID@version" whenever it was published; None when it never was."""
+    name, _, version = key.rpartition("@")
+    body = store.scalar(
+        "SELECT body FROM reference_rows "
+        "WHERE kind = 'tariff' AND id = {id:String} AND version = {version:UInt64} LIMIT 1",
+        {"id": name, "version": int(version)},
+    )
+    try:
+        return None if body is None else parse_tariff(msgspec.json.decode(body))
+    except TariffError as error:
+        raise StoreRefusedError(f"{store.where}: stored tariff {key} can't be read: {error}") from error
