@@ -1,5 +1,6 @@
 """One JSON record to a message, by msgspec: complete and plain. The fast scanners must agree with it to the bit."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ _ACTIONS: dict[tuple[int, str], tuple[msgspec.json.Decoder[Any], _Reader]] = {
     (2, "MeterValues"): (msgspec.json.Decoder(messages.MeterValues2), messages.read_values2),
     (2, "StatusNotification"): (msgspec.json.Decoder(messages.StatusNotification2), messages.read_status2),
 }
+_PAYLOAD = re.compile(rb'"payload"[ \t\r\n]*:')  # only an envelope has this member
 _envelope_decoder = msgspec.json.Decoder(Envelope)
 _flat_decoder = msgspec.json.Decoder(FlatRecord)
 
@@ -81,7 +83,7 @@ def read_record(value: bytes, key: bytes | None, record_ms: int | None) -> Arriv
 
 
 def _read(value: bytes, record_ms: int | None) -> Arrived:
-    if b'"payload"' not in value:
+    if _PAYLOAD.search(value) is None:
         flat = _flat_decoder.decode(value)
         received_ms = arrival_ms(flat.received_at, record_ms)
         return Arrived(flat.charge_point_id, received_ms, messages.read_flat(flat, received_ms))

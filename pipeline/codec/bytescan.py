@@ -1,0 +1,213 @@
+"""Compiled reading of JSON bytes: strings, numbers and instants in their plain forms, eight bytes at a time.
+
+Every function answers -1 (or FAILED) for anything unusual: an escape, a byte beyond ASCII, an exponent, a sign, a rare
+date. The caller then gives the whole record to `twin`. Nothing here reads further than PADDING past the buffer's end.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+
+from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
+
+PADDING = 64  # bytes of zeros after the last record
+FAILED = -1
+MAX_WORD = 32
+
+Bytes = npt.NDArray[np.uint8]
+
+_ONES = np.uint64(0x0101010101010101)
+_HIGH = np.uint64(0x8080808080808080)
+_QUOTES = np.uint64(0x2222222222222222)
+_BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
+_BLANKS = np.uint64(0x2020202020202020)
+_ZERO = np.uint64(0)
+_EIGHT = np.uint64(8)
+_SIXTY_FOUR = np.uint64(64)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+QUOTE, COMMA, COLON, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = 0x22, 0x2C, 0x3A, 0x7B, 0x7D, 0x5B, 0x5D
+_ZERO_DIGIT, _DOT, _MINUS, _PLUS, _T, _Z = 0x30, 0x2E, 0x2D, 0x2B, 0x54, 0x5A
+_MAX_DIGITS = 18  # what an int64 holds without a check
+_DAYS_BEFORE = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334], np.int64)
+_MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
+_FRACTION_MS = np.array([0, 100, 10, 1], np.int64)
+
+
+def _pointer(context: Any, builder: Any, signature: Any, args: Any, bits: int) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(bits).as_pointer())
+
+
+def _load8_code(_typing: Any, array: Any, at: Any) -> Any:
+    # Eight bytes from `at` as a little-endian uint64; unchecked.
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature, args, 64), align=1)
+
+    return types.uint64(array, types.intp), generate
+
+
+def _load1_code(_typing: Any, array: Any, at: Any) -> Any:
+    # The byte at `at` as an int64; unchecked.
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(builder.load(_pointer(context, builder, signature, args, 8), align=1), ir.IntType(64))
+
+    return types.int64(array, types.intp), generate
+
+
+def _trailing_zeros_code(_typing: Any, word: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+load8: Any = intrinsic(_load8_code)
+load1: Any = intrinsic(_load1_code)
+_trailing_zeros: Any = intrinsic(_trailing_zeros_code)
+
+
+@numba.njit(nogil=True, cache=True, inline="never")
+def string_end(buffer: Bytes, at: int) -> int:
+    """Where the closing quote of the string that starts at `at` stands."""
+    while True:
+        word = load8(buffer, at)
+        quotes = word ^ _QUOTES
+        slashes = word ^ _BACKSLASHES
+        found = ((quotes - _ONES) & ~quotes) | ((slashes - _ONES) & ~slashes) | ((word - _BLANKS) & ~word) | word
+        found &= _HIGH
+        if found != _ZERO:
+            end: int = at + (_trailing_zeros(found) >> 3)
+            return end if load1(buffer, end) == QUOTE else FAILED
+        at += 8
+
+
+@numba.njit(nogil=True, cache=True)
+def masked8(buffer: Bytes, at: int, length: int) -> Any:
+    """The first `length` (at most 8) bytes from `at` as a little-endian word; 0 for none."""
+    if length <= 0:
+        return _ZERO
+    word = load8(buffer, at)
+    if length < 8:
+        word &= _ALL >> (_SIXTY_FOUR - _EIGHT * np.uint64(length))
+    return word
+
+
+@numba.njit(nogil=True, cache=True)
+def blanks_end(buffer: Bytes, at: int) -> int:
+    """The first position from `at` on that is not JSON white space."""
+    while True:
+        byte = load1(buffer, at)
+        if byte != 0x20 and byte != 0x0A and byte != 0x0D and byte != 0x09:
+            return at
+        at += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def after_colon(buffer: Bytes, at: int) -> int:
+    """The start of a member's value, from just behind its name."""
+    at = blanks_end(buffer, at)
+    return blanks_end(buffer, at + 1) if load1(buffer, at) == COLON else FAILED
+
+
+@numba.njit(nogil=True, cache=True)
+def number_at(buffer: Bytes, at: int, quoted: bool) -> tuple[int, int, int]:
+    """End, digits as an integer and decimals of the unsigned number at `at`; quoted ones may start with zeros."""
+    number = 0
+    decimals = -1
+    start = at
+    digits = 0
+    while True:
+        byte = load1(buffer, at)
+        digit = byte - _ZERO_DIGIT
+        if 0 <= digit <= 9:
+            number = number * 10 + digit
+            digits += 1
+            decimals += decimals >= 0
+        elif byte == _DOT and decimals < 0 and digits > 0:
+            decimals = 0
+        else:
+            break
+        at += 1
+    leading = load1(buffer, start) == _ZERO_DIGIT and digits - max(decimals, 0) > 1
+    if digits == 0 or digits > _MAX_DIGITS or decimals == 0 or (leading and not quoted):
+        return FAILED, 0, 0
+    return at, number, max(decimals, 0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _two_digits(buffer: Bytes, at: int) -> int:
+    """The number that two digits make; 100 or more when they are none."""
+    tens: int = load1(buffer, at) - _ZERO_DIGIT
+    ones: int = load1(buffer, at + 1) - _ZERO_DIGIT
+    return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else 1000
+
+
+@numba.njit(nogil=True, cache=True)
+def _date_ms(buffer: Bytes, at: int) -> int:
+    century, year = _two_digits(buffer, at), _two_digits(buffer, at + 2)
+    month, day = _two_digits(buffer, at + 5), _two_digits(buffer, at + 8)
+    year += century * 100
+    if load1(buffer, at + 4) != _MINUS or load1(buffer, at + 7) != _MINUS:
+        return FAILED
+    if not (2010 <= year <= 2099 and 1 <= month <= 12 and day >= 1):
+        return FAILED
+    leap = year % 4 == 0  # holds from 2010 to 2099
+    if day > _MONTH_DAYS[month - 1] + (leap and month == 2):
+        return FAILED
+    days: int = (year - 1970) * 365 + (year - 1969) // 4 + _DAYS_BEFORE[month - 1] + (leap and month > 2) + day - 1
+    return days * 86_400_000
+
+
+@numba.njit(nogil=True, cache=True)
+def _clock_ms(buffer: Bytes, at: int) -> int:
+    hour, minute, second = _two_digits(buffer, at), _two_digits(buffer, at + 3), _two_digits(buffer, at + 6)
+    colons = load1(buffer, at + 2) == COLON and load1(buffer, at + 5) == COLON
+    if hour > 23 or minute > 59 or second > 59 or not colons:
+        return FAILED
+    return hour * 3_600_000 + minute * 60_000 + second * 1000
+
+
+@numba.njit(nogil=True, cache=True)
+def _zone_ms(buffer: Bytes, at: int, end: int) -> int:
+    """Zone offset; LATEST_MS where there is none that is plain."""
+    sign = load1(buffer, at)
+    if sign == _Z:
+        return 0 if at + 1 == end else LATEST_MS
+    hour, minute = _two_digits(buffer, at + 1), _two_digits(buffer, at + 4)
+    if (sign != _PLUS and sign != _MINUS) or at + 6 != end or load1(buffer, at + 3) != COLON:
+        return LATEST_MS
+    if hour > 23 or minute > 59:
+        return LATEST_MS
+    offset = hour * 3_600_000 + minute * 60_000
+    return offset if sign == _PLUS else -offset
+
+
+@numba.njit(nogil=True, cache=True)
+def instant_at(buffer: Bytes, at: int, end: int) -> int:
+    """UTC ms of the RFC 3339 text in [at, end), with a zone; FAILED where `instants.instant` has to look at it."""
+    if end - at < 20 or load1(buffer, at + 10) != _T:
+        return FAILED
+    date, clock = _date_ms(buffer, at), _clock_ms(buffer, at + 11)
+    if date == FAILED or clock == FAILED:
+        return FAILED
+    position = at + 19
+    fraction = 0
+    if load1(buffer, position) == _DOT:
+        first = position + 1
+        position = first
+        while position < end and 0 <= load1(buffer, position) - _ZERO_DIGIT <= 9:
+            if position - first < 3:
+                fraction += (load1(buffer, position) - _ZERO_DIGIT) * _FRACTION_MS[position - first + 1]
+            position += 1
+        if position == first or position - first > _MAX_DIGITS:
+            return FAILED
+    zone = _zone_ms(buffer, position, end)
+    instant = date + clock + fraction - zone
+    return instant if zone != LATEST_MS and EARLIEST_MS <= instant < LATEST_MS else FAILED

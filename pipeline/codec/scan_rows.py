@@ -1,0 +1,349 @@
+"""Compiled: from a record's slots to its row, and the loop over a batch.
+
+Each form of message is one line here. A form that would be several lines, or whose members don't belong to it, is
+left to the twin.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.codec import slots
+from pipeline.codec import vocabulary as words
+from pipeline.codec.bytescan import FAILED, Bytes, load1, masked8
+from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
+from pipeline.codec.records import TRANSACTION_ID_BYTES
+from pipeline.codec.scan_records import MAX_NAME, forget, scan_record
+from pipeline.codec.scan_values import Facts
+from pipeline.codec.wordtable import ABSENT, number_of
+from pipeline.metering import columns
+from pipeline.metering.columns import ABSENT_I64
+
+Sample = Any  # a row of SAMPLE_DTYPE, as Numba sees it
+_I64 = npt.NDArray[np.int64]
+_I32 = npt.NDArray[np.int32]
+
+
+def _bits(names: str) -> int:
+    return sum(1 << number_of(name) for name in names.split())
+
+
+_IGNORED16 = _bits("reason errorCode info vendorId vendorErrorCode reservationId")
+_ENVELOPE = _bits("charge_point_id ocpp_version action payload")
+_ENVELOPE_ALLOWED = _ENVELOPE | _bits("received_at transaction_id")
+_FLAT = _bits("charge_point_id connector_id timestamp energy_wh")
+_FLAT_ALLOWED = _FLAT | _bits("transaction_id power_w current_a event state id_token received_at")
+_START = _bits("connectorId meterStart timestamp")
+_START_ALLOWED = _START | _bits("idTag reservationId")
+_STOP = _bits("transactionId meterStop timestamp")
+_STOP_ALLOWED = _STOP | _bits("idTag reason")
+_VALUES16 = _bits("connectorId meterValue")
+_VALUES16_ALLOWED = _VALUES16 | _bits("transactionId")
+_STATUS16 = _bits("connectorId status timestamp")
+_STATUS16_ALLOWED = _STATUS16 | _IGNORED16
+_EVENT2 = _bits("eventType timestamp transactionInfo")
+_EVENT2_ALLOWED = _EVENT2 | _bits(
+    "seqNo offline evse idToken meterValue triggerReason numberOfPhasesUsed cableMaxCurrent reservationId"
+)
+_VALUES2 = _bits("evseId meterValue")
+_STATUS2 = _bits("connectorStatus evseId timestamp")
+_STATUS2_ALLOWED = _STATUS2 | _bits("connectorId")
+
+_START_TRANSACTION, _STOP_TRANSACTION = number_of("StartTransaction"), number_of("StopTransaction")
+_METER_VALUES, _STATUS_NOTIFICATION = number_of("MeterValues"), number_of("StatusNotification")
+_TRANSACTION_EVENT = number_of("TransactionEvent")
+_STARTED, _UPDATED, _ENDED = number_of("Started"), number_of("Updated"), number_of("Ended")
+_SAMPLE, _FLAT_START, _FLAT_STOP = number_of("sample"), number_of("start"), number_of("stop")
+
+_LARGEST_I64 = [int.from_bytes(b"9223372036854775807"[at : at + 8].ljust(8, b"\0"), "little") for at in (0, 8, 16)]
+_LARGEST_FIRST, _LARGEST_SECOND, _LARGEST_THIRD = (np.uint64(word) for word in _LARGEST_I64)
+
+
+@numba.njit(nogil=True, cache=True)
+def _members_are(facts: Facts, slot: int, required: int, allowed: int) -> bool:
+    seen = int(facts[slot])
+    return seen & required == required and seen & ~allowed == 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _usable_id(buffer: Bytes, at: int, length: int) -> bool:
+    """Whether the id is one that `fields.transaction_id` would take at once."""
+    if length < 1 or length > TRANSACTION_ID_BYTES:
+        return False
+    if length == 1 and load1(buffer, at) == 0x30:
+        return False
+    if length == 2 and load1(buffer, at) == 0x2D and load1(buffer, at + 1) == 0x31:
+        return False
+    if length != 19:
+        return True
+    same = masked8(buffer, at, 8) == _LARGEST_FIRST and masked8(buffer, at + 8, 8) == _LARGEST_SECOND
+    return not (same and masked8(buffer, at + 16, 3) == _LARGEST_THIRD)
+
+
+@numba.njit(nogil=True, cache=True)
+def _total(facts: Facts, quantity: int) -> tuple[int, int]:
+    """As `lines._total`: the total, else the sum of the phases, else absent; and its flag."""
+    slot = slots.AMOUNTS + 4 * quantity
+    if facts[slot] != ABSENT_I64:
+        return facts[slot], 0
+    amount = 0
+    phases = 0
+    for phase in range(1, 4):
+        if facts[slot + phase] != ABSENT_I64:
+            amount += facts[slot + phase]
+            phases += 1
+    if phases == 0:
+        return ABSENT_I64, 0
+    return amount, columns.FLAG_PHASE_SUM if phases > 1 else columns.FLAG_TOTAL_ON_PHASE
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_entry(facts: Facts, sample: Sample) -> None:
+    """The amounts of the one meterValue entry into the sample (as `lines.read_line`)."""
+    flags = columns.FLAG_UNIT_DEFAULTED if facts[slots.UNIT_DEFAULTED] else 0
+    energy, how = _total(facts, words.REGISTER)
+    if energy == ABSENT_I64:
+        energy, how = _total(facts, words.INTERVAL)
+        how |= columns.FLAG_NO_ENERGY if energy == ABSENT_I64 else columns.FLAG_INTERVAL_MEASURAND
+    sample.register_mwh = energy
+    sample.flags |= np.uint32(flags | how)
+    sample.power_mw = _total(facts, words.POWER)[0]
+    sample.current_ma = _total(facts, words.CURRENT)[0]
+    soc = facts[slots.AMOUNTS + 4 * words.SOC]
+    sample.soc_permille = soc if soc != ABSENT_I64 else -1
+    said = 0
+    live = 0
+    for slot in range(slots.AMOUNTS + 4 * words.CURRENT + 1, slots.AMOUNTS + 4 * words.CURRENT + 4):
+        said += facts[slot] != ABSENT_I64
+        live += facts[slot] > 0
+    if said:
+        sample.phases_said = said
+        sample.phases_live = live
+
+
+@numba.njit(nogil=True, cache=True)
+def _start(facts: Facts, sample: Sample, kind: int, context: int) -> None:
+    """What every line has: kind, context, time, state and nothing measured."""
+    sample.kind = kind
+    sample.context = context
+    sample.time_ms = facts[slots.TIME_MS]
+    sample.state = facts[slots.STATE]
+    sample.register_mwh = ABSENT_I64
+    sample.power_mw = ABSENT_I64
+    sample.current_ma = ABSENT_I64
+    sample.flags = np.uint32(0)
+    sample.soc_permille = -1
+    sample.phases_live = -1
+    sample.phases_said = -1
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_flat(facts: Facts, sample: Sample) -> bool:
+    if not _members_are(facts, slots.TOP, _FLAT, _FLAT_ALLOWED):
+        return False
+    event = facts[slots.EVENT]
+    if event in (ABSENT, _SAMPLE):
+        _start(facts, sample, columns.KIND_SAMPLE, columns.CONTEXT_PERIODIC)
+    elif event == _FLAT_START:
+        _start(facts, sample, columns.KIND_START, columns.CONTEXT_BEGIN)
+    elif event == _FLAT_STOP:
+        _start(facts, sample, columns.KIND_STOP, columns.CONTEXT_END)
+    else:
+        return False
+    sample.register_mwh = facts[slots.REGISTER]
+    sample.power_mw = facts[slots.POWER]
+    sample.current_ma = facts[slots.CURRENT]
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_status(facts: Facts, sample: Sample) -> bool:
+    reserved = facts[slots.STATE] == columns.STATE_RESERVED
+    _start(facts, sample, columns.KIND_RESERVE if reserved else columns.KIND_STATUS, columns.CONTEXT_OTHER)
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_values(facts: Facts, sample: Sample) -> bool:
+    facts[slots.TIME_MS] = facts[slots.ENTRY_MS]
+    context = facts[slots.LINE_CONTEXT]
+    _start(facts, sample, columns.KIND_SAMPLE, columns.CONTEXT_OTHER if context == FAILED else context)
+    _put_entry(facts, sample)
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_16(facts: Facts, sample: Sample) -> bool:
+    action = facts[slots.ACTION]
+    if action == _METER_VALUES:
+        return _members_are(facts, slots.PAYLOAD, _VALUES16, _VALUES16_ALLOWED) and _put_values(facts, sample)
+    if action == _STATUS_NOTIFICATION:
+        return _members_are(facts, slots.PAYLOAD, _STATUS16, _STATUS16_ALLOWED) and _put_status(facts, sample)
+    if action == _START_TRANSACTION and _members_are(facts, slots.PAYLOAD, _START, _START_ALLOWED):
+        _start(facts, sample, columns.KIND_START, columns.CONTEXT_BEGIN)
+    elif action == _STOP_TRANSACTION and _members_are(facts, slots.PAYLOAD, _STOP, _STOP_ALLOWED):
+        _start(facts, sample, columns.KIND_STOP, columns.CONTEXT_END)
+    else:
+        return False
+    sample.register_mwh = facts[slots.REGISTER]
+    sample.flags = np.uint32(columns.FLAG_WHOLE_WH)
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_event(facts: Facts, sample: Sample) -> bool:
+    """TransactionEvent where all of it is one line (as `messages.read_event2`)."""
+    event = facts[slots.EVENT]
+    kind, context = columns.KIND_SAMPLE, columns.CONTEXT_OTHER
+    if event == _STARTED:
+        kind, context = columns.KIND_START, columns.CONTEXT_BEGIN
+    elif event == _ENDED:
+        kind, context = columns.KIND_STOP, columns.CONTEXT_END
+    elif event != _UPDATED:
+        return False
+    if facts[slots.ENTRIES]:
+        own = kind != columns.KIND_SAMPLE and facts[slots.LINE_CONTEXT] == context
+        if not own and facts[slots.ENTRY_MS] != facts[slots.TIME_MS]:
+            if kind != columns.KIND_SAMPLE or facts[slots.STATE] != columns.STATE_UNKNOWN:
+                return False
+            facts[slots.TIME_MS] = facts[slots.ENTRY_MS]
+        if kind == columns.KIND_SAMPLE and facts[slots.LINE_CONTEXT] != FAILED:
+            context = facts[slots.LINE_CONTEXT]
+    _start(facts, sample, kind, context)
+    if facts[slots.ENTRIES]:
+        _put_entry(facts, sample)
+    if facts[slots.OFFLINE]:
+        sample.flags |= np.uint32(columns.FLAG_OFFLINE)
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_2(facts: Facts, sample: Sample) -> bool:
+    action = facts[slots.ACTION]
+    if action == _TRANSACTION_EVENT:
+        return _members_are(facts, slots.PAYLOAD, _EVENT2, _EVENT2_ALLOWED) and _put_event(facts, sample)
+    if action == _METER_VALUES:
+        return _members_are(facts, slots.PAYLOAD, _VALUES2, _VALUES2) and _put_values(facts, sample)
+    if action == _STATUS_NOTIFICATION:
+        return _members_are(facts, slots.PAYLOAD, _STATUS2, _STATUS2_ALLOWED) and _put_status(facts, sample)
+    return False
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_message(facts: Facts, sample: Sample) -> bool:
+    if facts[slots.VERSION] == 0:
+        return _put_flat(facts, sample)
+    if not _members_are(facts, slots.TOP, _ENVELOPE, _ENVELOPE_ALLOWED):
+        return False
+    return _put_16(facts, sample) if facts[slots.VERSION] == 1 else _put_2(facts, sample)
+
+
+@numba.njit(nogil=True, cache=True)
+def put_row(buffer: Bytes, facts: Facts, record_ms: int, sample: Sample, id_bytes: Bytes) -> bool:
+    """Everything in a sample but its names and offset, and the transaction id's bytes; False where the twin has to."""
+    if not _put_message(facts, sample):
+        return False
+    received = facts[slots.RECEIVED_MS]
+    if received == FAILED:
+        received = record_ms if EARLIEST_MS <= record_ms < LATEST_MS else sample.time_ms
+    sample.received_ms = received
+    sample.connector_id = facts[slots.CONNECTOR]
+    sample.seq_no = facts[slots.SEQ_NO]
+    sample.line = 0
+    sample.signed = columns.SIGNED_NONE
+    slot = slots.INNER_ID if facts[slots.INNER_ID] != FAILED else slots.OUTER_ID
+    at, length = facts[slot], facts[slot + 1]
+    if at == FAILED:
+        sample.flags |= np.uint32(columns.FLAG_TXN_UNUSABLE)
+        length = 0
+    elif not _usable_id(buffer, at, length):
+        return False
+    for byte in range(length):
+        id_bytes[byte] = load1(buffer, at + byte)
+    id_bytes[max(length, 0) :] = 0
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def sent_by(buffer: Bytes, facts: Facts, keys: Bytes, key_start: int, key_end: int) -> bool:
+    """Whether the key is the charge point's name, and both names are of a size and look that the twin takes."""
+    at, length = facts[slots.POINT], facts[slots.POINT + 1]
+    if length < 1 or length > MAX_NAME or facts[slots.TOKEN + 1] > MAX_NAME or key_end - key_start != length:
+        return False
+    for byte in range(length):
+        if load1(buffer, at + byte) != load1(keys, key_start + byte) or load1(buffer, at + byte) == 0x7F:
+            return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def intern(buffer: Bytes, at: int, length: int, table: _I32, names: _I64, count: int) -> int:
+    """The index of a name among those seen, `count` if it is new (then its place goes into `names`)."""
+    mixed = np.uint64(length)
+    for position in range(0, length, 8):
+        mixed = (mixed ^ masked8(buffer, at + position, min(8, length - position))) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    slot = np.int64(mixed & np.uint64(len(table) - 1))
+    while True:
+        index = table[slot]
+        if index < 0:
+            table[slot] = count
+            names[count, 0], names[count, 1] = at, length
+            return count
+        if names[index, 1] == length and _same(buffer, names[index, 0], at, length):
+            return int(index)
+        slot = (slot + 1) & (len(table) - 1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _same(buffer: Bytes, one: int, other: int, length: int) -> bool:
+    for position in range(0, length, 8):
+        size = min(8, length - position)
+        if masked8(buffer, one + position, size) != masked8(buffer, other + position, size):
+            return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def scan_batch(
+    buffer: Bytes,
+    bounds: _I64,
+    keys: Bytes,
+    key_bounds: _I64,
+    offsets: _I64,
+    times_ms: _I64,
+    samples: npt.NDArray[np.void],
+    ids: npt.NDArray[np.uint8],
+    owners: _I32,
+    left: _I32,
+    points: tuple[_I32, _I64],
+    tokens: tuple[_I32, _I64],
+) -> tuple[int, int, int, int]:
+    """Rows of the plain records among all; how many, how many were left to the twin, and how many names came up."""
+    facts = np.empty(slots.COUNT, np.int64)
+    rows, lefts, point_count, token_count = 0, 0, 0, 0
+    for record in range(len(offsets)):
+        forget(facts)
+        sample = samples[rows]
+        if not (
+            scan_record(buffer, bounds[record], bounds[record + 1], facts)
+            and sent_by(buffer, facts, keys, key_bounds[record], key_bounds[record + 1])
+            and put_row(buffer, facts, times_ms[record], sample, ids[rows])
+        ):
+            left[lefts] = record
+            lefts += 1
+            continue
+        point = intern(buffer, facts[slots.POINT], facts[slots.POINT + 1], points[0], points[1], point_count)
+        point_count += point == point_count
+        token = -1
+        if facts[slots.TOKEN + 1] > 0:
+            token = intern(buffer, facts[slots.TOKEN], facts[slots.TOKEN + 1], tokens[0], tokens[1], token_count)
+            token_count += token == token_count
+        sample.offset = offsets[record]
+        sample.charge_point = point
+        sample.token = token
+        owners[rows] = record
+        rows += 1
+    return rows, lefts, point_count, token_count
