@@ -122,7 +122,7 @@ def _compare_cost(field: str, published: Any, ours: Mapping[str, str], decimals:
 
 
 def _compare(field: str, published: Any, ours: str, decimals: int) -> Iterator[dict[str, str]]:
-    """A difference beyond half a unit of what the publisher printed (at least `decimals`: JSON drops trailing zeros)."""
+    """A difference beyond half a unit of the published last place (at least `decimals`: JSON drops trailing zeros)."""
     theirs = decimal_of(published, field)
     exponent = theirs.normalize().as_tuple().exponent
     printed = max(decimals, -exponent if isinstance(exponent, int) else 0)

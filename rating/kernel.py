@@ -272,6 +272,8 @@ def rate_interval(
         now, used, passed, split = until, reached, passed + step, reason
         if now >= end_ms and used >= energy_mwh:
             break
+        if reason == SPLIT_KWH:
+            continue  # what the curve brought beyond the threshold by now flowed before now: nothing else changes yet
         while mark + 1 < last_mark and marks.start_ms[mark + 1] <= now:
             mark += 1
         while flip + 1 < flips_end and book.flips[flip + 1] <= now:
