@@ -95,6 +95,8 @@ class Rated:
     pieces: Pieces
     sessions: Sessions
     settled: Settled
+    interval_energy: I64  # as given, one row an interval (a reservation is one too)
+    interval_ends: I64  # the row after its last piece
 
     def component(self, number: int) -> Component | None:
         """The place of a component in the tariff."""
@@ -150,7 +152,7 @@ def rate(book: Book, sessions: Sequence[Session]) -> Rated:
         np.diff(bounds),
         *(flats[:, column].copy() for column in range(3)),
     )
-    return Rated(book, pieces, table, settle(book, table, pieces))
+    return Rated(book, pieces, table, settle(book, table, pieces), columns.energy, ends)
 
 
 def _rows(sessions: Sequence[Session]) -> tuple[_Columns, Marks]:
