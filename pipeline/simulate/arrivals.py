@@ -33,7 +33,8 @@ def _day(peaks: dict[int, float]) -> npt.NDArray[np.float64]:
 
 def _week(workday: dict[int, float], weekend: dict[int, float]) -> npt.NDArray[np.float64]:
     week = np.concatenate([_day(workday)] * 5 + [_day(weekend)] * 2)
-    return week / week.mean()
+    weights: npt.NDArray[np.float64] = week / week.mean()
+    return weights
 
 
 _PROFILES: Final = np.stack(

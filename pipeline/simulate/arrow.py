@@ -1,5 +1,7 @@
 """Rows as Arrow IPC batches, as gateways with high rates send them: many readings a message."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -46,12 +48,12 @@ def record_batch(rows: Rows, network: Network) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _charge_points(rows: Rows, network: Network) -> pa.DictionaryArray:
+def _charge_points(rows: Rows, network: Network) -> "pa.DictionaryArray[Any, Any]":
     distinct, codes = _codes(network.connector_cp[rows["connector"]].astype(np.int64))
     return _dictionary(codes, [network.cp_names[cp].decode() for cp in distinct.tolist()])
 
 
-def _transactions(rows: Rows) -> pa.DictionaryArray:
+def _transactions(rows: Rows) -> "pa.DictionaryArray[Any, Any]":
     numbers = rows["number"].copy()
     for variant, value in TXN_VALUES.items():
         numbers[rows["variant"] == variant] = value
@@ -59,7 +61,7 @@ def _transactions(rows: Rows) -> pa.DictionaryArray:
     return _dictionary(codes, [str(number) for number in distinct.tolist()])
 
 
-def _tokens(rows: Rows) -> pa.DictionaryArray:
+def _tokens(rows: Rows) -> "pa.DictionaryArray[Any, Any]":
     """Only the first row of a session says whose it is."""
     starts = np.flatnonzero(rows["kind"] == START)
     codes = np.zeros(len(rows), np.int32)
@@ -67,11 +69,11 @@ def _tokens(rows: Rows) -> pa.DictionaryArray:
     texts = [f"T{token:08d}" for token in rows["token"][starts].tolist()]
     said = np.ones(len(rows), np.bool_)
     said[starts] = False  # the mask of pyarrow: True is null
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=said), pa.array(texts, pa.string()))
+    return _dictionary(pa.array(codes, pa.int32(), mask=said), texts)
 
 
-def _dictionary(codes: npt.NDArray[np.int32], texts: list[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, pa.string()))
+def _dictionary(codes: "npt.NDArray[np.int32] | pa.Int32Array", texts: list[str]) -> "pa.DictionaryArray[Any, Any]":
+    return pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string()))
 
 
 def _codes(values: I64) -> tuple[I64, npt.NDArray[np.int32]]:

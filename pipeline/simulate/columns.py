@@ -72,9 +72,9 @@ PREPARING: Final = 2  # started, no power yet
 FINISHED: Final = 3
 
 
-def take(rows: npt.NDArray[np.void], which: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+def take(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`rows[which]`, several times faster: whole rows are moved, not field by field."""
-    moved: npt.NDArray[np.void] = rows.view(f"V{rows.dtype.itemsize}")[which].view(rows.dtype)
+    moved: npt.NDArray[Any] = rows.view(f"V{rows.dtype.itemsize}")[which].view(rows.dtype)
     return moved
 
 
@@ -86,4 +86,5 @@ def sorted_by(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     # Packed with its position each value is unique, so the fastest sort is a stable one.
     packed = (values - values.min()) << bits | np.arange(len(values))
     packed.sort()
-    return packed & ((1 << bits) - 1)
+    order: npt.NDArray[np.int64] = packed & ((1 << bits) - 1)
+    return order

@@ -5,6 +5,8 @@ register is the floor of that curve's integral at the meter's resolution; its la
 energy exactly.
 """
 
+from typing import Any, Protocol
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -22,13 +24,31 @@ from pipeline.simulate.columns import (
     SUSPENDED_EV,
 )
 
+
+class Session(Protocol):
+    """One row of SESSION_DTYPE as compiled code sees it."""
+
+    start_ms: int
+    stop_ms: int
+    energy_mwh: int
+    target_mwh: int
+    power_mw: int
+    constant_ms: int
+    taper_ms: int
+    lead_ms: int
+    pause_at_ms: int
+    pause_ms: int
+    resolution_mwh: int
+    period_ms: int
+
+
 TAPER_END = 0.1  # share of the constant power at which the vehicle stops asking
 _MS_MW_PER_MWH = 3_600_000.0
 AVAILABLE_AFTER_MS = 15_000
 
 
 @njit(cache=True)
-def _charging_ms(session: np.void, time_ms: int) -> int:
+def _charging_ms(session: Session, time_ms: int) -> int:
     """Time in ms for which the curve has run at `time_ms`: no lead, no power cut."""
     u = time_ms - session.start_ms - session.lead_ms
     if session.pause_ms and u > session.pause_at_ms:
@@ -37,13 +57,13 @@ def _charging_ms(session: np.void, time_ms: int) -> int:
 
 
 @njit(cache=True)
-def full_at(session: np.void) -> int:
+def full_at(session: Session) -> int:
     """When the vehicle has all it wants, ms since 1970; may lie after the stop."""
     return session.start_ms + session.lead_ms + session.constant_ms + session.taper_ms + session.pause_ms
 
 
 @njit(cache=True)
-def curve_energy(session: np.void, time_ms: int) -> int:
+def curve_energy(session: Session, time_ms: int) -> int:
     """Energy in mWh at `time_ms` if nobody unplugs, floored to the meter's resolution, at most the target."""
     u = _charging_ms(session, time_ms)
     if u <= 0:
@@ -59,7 +79,7 @@ def curve_energy(session: np.void, time_ms: int) -> int:
 
 
 @njit(cache=True)
-def energy_at(session: np.void, time_ms: int) -> int:
+def energy_at(session: Session, time_ms: int) -> int:
     """Energy in mWh delivered from the session's start to `time_ms`; the session's energy from its stop on."""
     if time_ms >= session.stop_ms:
         return session.energy_mwh
@@ -67,7 +87,7 @@ def energy_at(session: np.void, time_ms: int) -> int:
 
 
 @njit(cache=True)
-def power_at(session: np.void, time_ms: int) -> int:
+def power_at(session: Session, time_ms: int) -> int:
     """Instantaneous power in mW, to the watt."""
     u = _charging_ms(session, time_ms)
     if u < 0 or u >= session.constant_ms + session.taper_ms or time_ms >= session.stop_ms:
@@ -81,7 +101,7 @@ def power_at(session: np.void, time_ms: int) -> int:
 
 
 @njit(cache=True)
-def state_at(session: np.void, time_ms: int) -> int:
+def state_at(session: Session, time_ms: int) -> int:
     """The charging state: PREPARING, CHARGING or SUSPENDED_EV."""
     if time_ms < session.start_ms + session.lead_ms:
         return PREPARING
@@ -89,7 +109,7 @@ def state_at(session: np.void, time_ms: int) -> int:
 
 
 @njit(cache=True)
-def close(sessions: npt.NDArray[np.void]) -> None:
+def close(sessions: npt.NDArray[Any]) -> None:
     """Fill in what follows from the other parameters: each session's energy and number of samples."""
     for i in range(len(sessions)):
         session = sessions[i]
@@ -98,7 +118,7 @@ def close(sessions: npt.NDArray[np.void]) -> None:
 
 
 @njit(cache=True)
-def energies_at(sessions: npt.NDArray[np.void], times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def energies_at(sessions: npt.NDArray[Any], times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """`energy_at` of each session at its own time."""
     out = np.empty(len(sessions), np.int64)
     for i in range(len(sessions)):
@@ -107,12 +127,12 @@ def energies_at(sessions: npt.NDArray[np.void], times_ms: npt.NDArray[np.int64])
 
 
 @njit(cache=True)
-def _put(rows: npt.NDArray[np.void], at: int, sessions: npt.NDArray[np.void], i: int, kind: int, k: int, t: int) -> int:
+def _put(rows: npt.NDArray[Any], at: int, sessions: npt.NDArray[Any], i: int, kind: int, k: int, t: int) -> int:
     session = sessions[i]
     row = rows[at]
     row.arrival_ms = t + session.latency_ms
     row.time_ms = t
-    row.register_mwh = session.base_mwh + energy_at(session, t)
+    row.register_mwh = session.base_mwh + (0 if kind == START else energy_at(session, t))
     row.power_mw = power_at(session, t)
     row.other_mwh = 0
     row.number = session.number
@@ -132,15 +152,13 @@ def _put(rows: npt.NDArray[np.void], at: int, sessions: npt.NDArray[np.void], i:
 
 
 @njit(cache=True)
-def _first_sample(session: np.void, begin_ms: int) -> int:
+def _first_sample(session: Session, begin_ms: int) -> int:
     behind = begin_ms - session.start_ms
     return max(1, -(-behind // session.period_ms)) if behind > 0 else 1
 
 
 @njit(cache=True)
-def rows_between(
-    sessions: npt.NDArray[np.void], begin_ms: int, end_ms: int, states: bool, rows: npt.NDArray[np.void]
-) -> int:
+def rows_between(sessions: npt.NDArray[Any], begin_ms: int, end_ms: int, states: bool, rows: npt.NDArray[Any]) -> int:
     """Write the rows of `sessions` whose event time lies in [begin_ms, end_ms); returns their number.
 
     `rows` must hold `room_for(...)` rows. `states` adds a row where the charging state changes and one when
@@ -171,7 +189,7 @@ def rows_between(
     return at
 
 
-def room_for(sessions: npt.NDArray[np.void], begin_ms: int, end_ms: int) -> npt.NDArray[np.void]:
+def room_for(sessions: npt.NDArray[Any], begin_ms: int, end_ms: int) -> npt.NDArray[Any]:
     """An array with room for every row that `rows_between` can write for that window."""
     if not len(sessions):
         return np.empty(0, ROW_DTYPE)

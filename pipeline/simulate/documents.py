@@ -6,7 +6,7 @@ tariff_id on a Token).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -151,7 +151,7 @@ def reference_documents(network: Network) -> dict[str, list[Document]]:
     return {"tariffs": tariffs(), "locations": list(locations(network)), "tokens": list(tokens(network))}
 
 
-def write_documents(folder: Path, tariffs_: Iterable[Document], kinds: dict[str, Iterable[Document]]) -> None:
+def write_documents(folder: Path, tariffs_: Iterable[Document], kinds: Mapping[str, Iterable[Document]]) -> None:
     """Write a folder that `wattrate publish` reads: tariffs/ID.json, and one JSON array for each other kind."""
     (folder / "tariffs").mkdir(parents=True, exist_ok=True)
     for tariff in tariffs_:

@@ -26,17 +26,18 @@ def encode(rows: Rows, texts: Texts) -> list[bytes]:
         timestamps(rows),
         wh_texts(rows["register_mwh"]),
         watts(rows),
-        _more(rows),
+        _more(rows, texts),
         arrivals(rows),
     )
     return [_FLAT % row for row in zip(*columns, strict=True)]
 
 
-def _more(rows: Rows) -> list[bytes]:
+def _more(rows: Rows, texts: Texts) -> list[bytes]:
     """The state of each row, and at the edges the event and who it is."""
     more = [_MORE[state] for state in rows["state"].tolist()]
+    tokens = texts.tokens(rows)
     for at in np.flatnonzero(rows["kind"] == START).tolist():
-        more[at] += b',"event":"start","id_token":"T%08d"' % rows["token"][at]
+        more[at] += b',"event":"start","id_token":"%b"' % tokens[at]
     for at in np.flatnonzero(rows["kind"] == STOP).tolist():
         more[at] += b',"event":"stop"'
     return more

@@ -12,16 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.simulate.arrivals import HOUR_MS, Arrivals, shape, stay
-from pipeline.simulate.columns import DROPPED, ROW_DTYPE, SAMPLE, SESSION_DTYPE, START, STOP, sorted_by, take
-from pipeline.simulate.curve import AVAILABLE_AFTER_MS, close, room_for, rows_between
+from pipeline.simulate.columns import ROW_DTYPE, SAMPLE, START, STOP
+from pipeline.simulate.curve import AVAILABLE_AFTER_MS, close
 from pipeline.simulate.encode import Encoder
 from pipeline.simulate.fault import Draft
 from pipeline.simulate.faults import NAMES
 from pipeline.simulate.faults_register import ROLLOVER_MWH
 from pipeline.simulate.message import Batch, Chunk, Message
 from pipeline.simulate.network import make_network
-from pipeline.simulate.strike import Strikes, edit_rows, share_tokens
+from pipeline.simulate.strike import EDITS, Strikes, share_tokens
 from pipeline.simulate.texts import Rows
+from pipeline.simulate.timeline import Timeline
 from pipeline.simulate.truth import SCHEMA, truth_of
 from rating.columns import I64
 
@@ -64,8 +65,7 @@ class Fleet:
         self._busy_until_ms = np.full(self.network.connectors, plan.start_ms, np.int64)
         self._count = np.zeros(self.network.connectors, np.int64)
         self._sessions = 0
-        self._open = np.empty(0, SESSION_DTYPE)
-        self._waiting = np.empty(0, ROW_DTYPE)  # told in an earlier window, arriving later
+        self._timeline = Timeline(EDITS if self._strikes.any else {})
 
     def _random(self, *stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.plan.seed, *stream])))
@@ -101,13 +101,13 @@ class Fleet:
     def _windows(self, *, rows: bool = True) -> Iterator[tuple[int, Rows, pa.Table]]:
         begin, number = self.plan.start_ms, 0
         empty = np.empty(0, ROW_DTYPE)
-        while begin < self.plan.stop_ms or len(self._open) or len(self._waiting):
+        while begin < self.plan.stop_ms or self._timeline:
             end = begin + self._window_ms()
             truth = SCHEMA.empty_table()
             if begin < self.plan.stop_ms:
                 truth = self._begin_sessions(begin, min(end, self.plan.stop_ms), number)
-            yield end, self._rows(begin, end) if rows else empty, truth
-            self._open = self._open[self._open["stop_ms"] + AVAILABLE_AFTER_MS >= end]
+            yield end, self._timeline.rows(begin, end) if rows else empty, truth
+            self._timeline.forget(end)
             begin, number = end, number + 1
 
     def _begin_sessions(self, begin_ms: int, end_ms: int, window: int) -> pa.Table:
@@ -121,7 +121,7 @@ class Fleet:
         self._register_mwh[connectors] = draft.after_mwh
         self._busy_until_ms[connectors] = draft.busy_ms
         self._count[connectors] += 1
-        self._open = np.concatenate([self._open, sessions])
+        self._timeline.begin(sessions)
         return truth_of(draft, self.network)
 
     def _draft(self, sessions: Rows, rng: np.random.Generator) -> Draft:
@@ -143,7 +143,7 @@ class Fleet:
         shape(sessions)
         if self._strikes.any:
             self._strikes.choose(draft, rng)
-            share_tokens(sessions, self._open, self._city)
+            share_tokens(sessions, self._timeline.open, self._city)
             self._strikes.redraw(draft)
             shape(sessions)
         stay(sessions, rng, draft.count)
@@ -157,20 +157,6 @@ class Fleet:
         if self._strikes.any:
             self._strikes.conclude(draft)
         return draft
-
-    def _rows(self, begin_ms: int, end_ms: int) -> Rows:
-        """Rows that arrive in the window, in order of arrival."""
-        room = room_for(self._open, begin_ms, end_ms)
-        rows = room[: rows_between(self._open, begin_ms, end_ms, True, room)] if len(room) else room
-        if self._strikes.any:
-            rows = edit_rows(rows, self._open)
-            rows = take(rows, np.flatnonzero(rows["kind"] != DROPPED))
-        if len(self._waiting):
-            rows = np.concatenate([self._waiting, rows])
-        order = sorted_by(rows["arrival_ms"])
-        now = int(np.searchsorted(rows["arrival_ms"], end_ms, sorter=order))
-        self._waiting = take(rows, order[now:])
-        return take(rows, order[:now])
 
     def _settle(self, encoder: Encoder, until_ms: int) -> Iterator[Chunk]:
         """Hourly ticks after the last message."""

@@ -3,6 +3,7 @@
 Columns by charge point and by connector, all drawn from one seed. No session and no message here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -79,6 +80,8 @@ class Network:
     connector_register_mwh: I64  # of the meter when the simulation begins
     site_city: npt.NDArray[np.int8]
     site_kind: npt.NDArray[np.int8]
+    token_names: list[bytes] | None = None  # by token number; None: made from the number
+    transaction_names: Mapping[int, bytes] | None = None  # by session number, where ids are texts; None: UUID-like
 
     @property
     def connectors(self) -> int:

@@ -34,11 +34,11 @@ _VALUES_CURRENTS: Final = _VALUES_HEAD + _ENERGY + _POWER + _CURRENTS + b"]}]}}"
 _START: Final = (
     _ENVELOPE
     + b'StartTransaction","received_at":"%b","transaction_id":"%d","payload":{"connectorId":%d,'
-    + b'"idTag":"T%08d","meterStart":%b,"timestamp":"%b"}}'
+    + b'"idTag":"%b","meterStart":%b,"timestamp":"%b"}}'
 )
 _STOP: Final = (
     _ENVELOPE
-    + b'StopTransaction","received_at":"%b","payload":{"transactionId":%d,"idTag":"T%08d",'
+    + b'StopTransaction","received_at":"%b","payload":{"transactionId":%d,"idTag":"%b",'
     + b'"meterStop":%b,"timestamp":"%b","reason":"EVDisconnected"}}'
 )
 _STATUS: Final = (
@@ -106,7 +106,7 @@ def _starts(rows: Rows, texts: Texts) -> list[bytes]:
         arrivals(rows),
         transaction_numbers(rows),
         texts.connector_ids(rows),
-        rows["token"].tolist(),
+        texts.tokens(rows),
         wh_texts(rows["register_mwh"] // 1_000 * 1_000),
         timestamps(rows),
     )
@@ -118,7 +118,7 @@ def _stops(rows: Rows, texts: Texts) -> list[bytes]:
         texts.charge_points(rows),
         arrivals(rows),
         transaction_numbers(rows),
-        rows["token"].tolist(),
+        texts.tokens(rows),
         wh_texts(rows["register_mwh"] // 1_000 * 1_000),
         timestamps(rows),
     )

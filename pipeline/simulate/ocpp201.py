@@ -26,7 +26,6 @@ from pipeline.simulate.texts import (
     arrivals,
     kwh_texts,
     timestamps,
-    transaction_texts,
     watts,
     wh_texts,
 )
@@ -56,7 +55,7 @@ _STATUS: Final = (
     + b'StatusNotification","received_at":"%b","payload":{"timestamp":"%b","connectorStatus":"Available",'
     + b'"evseId":%d,"connectorId":1}}'
 )
-_ID_TOKEN: Final = b',"idToken":{"idToken":"T%08d","type":"ISO14443"}'
+_ID_TOKEN: Final = b',"idToken":{"idToken":"%b","type":"ISO14443"}'
 _STATE_TEXT: Final = {
     PREPARING: b"EVConnected",
     CHARGING: b"Charging",
@@ -102,7 +101,7 @@ def _heads(rows: Rows, texts: Texts) -> list[tuple[Any, ...]]:
         [reason for _, reason in events],
         rows["seq"].tolist(),
         timestamps(rows),
-        transaction_texts(rows),
+        texts.transactions(rows),
         states,
         texts.connector_ids(rows),
         [b',"offline":true' if offline else b"" for offline in rows["offline"].tolist()],
@@ -135,19 +134,19 @@ def _edges(rows: Rows, texts: Texts) -> list[bytes]:
     start = rows["kind"] == START
     contexts = [b"Transaction.Begin" if first else b"Transaction.End" for first in start.tolist()]
     values, units = _registers(rows, texts)
-    columns = zip(_heads(rows, texts), _id_tokens(rows), timestamps(rows), values, contexts, units, strict=True)
+    columns = zip(_heads(rows, texts), _id_tokens(rows, texts), timestamps(rows), values, contexts, units, strict=True)
     return [_EDGE % (*head, *rest) for head, *rest in columns]
 
 
 def _bare(rows: Rows, texts: Texts) -> list[bytes]:
-    return [_BARE % (*head, token) for head, token in zip(_heads(rows, texts), _id_tokens(rows), strict=True)]
+    return [_BARE % (*head, token) for head, token in zip(_heads(rows, texts), _id_tokens(rows, texts), strict=True)]
 
 
-def _id_tokens(rows: Rows) -> list[bytes]:
+def _id_tokens(rows: Rows, texts: Texts) -> list[bytes]:
     """Only the first event says whose session it is, as a charger does."""
     return [
         _ID_TOKEN % token if kind == START else b""
-        for kind, token in zip(rows["kind"].tolist(), rows["token"].tolist(), strict=True)
+        for kind, token in zip(rows["kind"].tolist(), texts.tokens(rows), strict=True)
     ]
 
 

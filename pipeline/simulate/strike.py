@@ -6,11 +6,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.simulate.fault import Draft, Fault, Which
+from pipeline.simulate.fault import Draft, Fault
 from pipeline.simulate.faults import FAULTS, NAMES, check_rates
 from pipeline.simulate.network import MODELS, SHAPES, Network
-from pipeline.simulate.struck import Struck
+from pipeline.simulate.struck import Edits
 from pipeline.simulate.texts import Rows
+from pipeline.simulate.timeline import by_fault
 
 _CHARGING_SAMPLES_MIN: Final = 8
 _TWO_SITES: Final = NAMES.index("token_two_sites")
@@ -69,7 +70,7 @@ class Strikes:
         """Shape the struck sessions so that the truth is knowable, and pick the sample where the fault strikes."""
         sessions = draft.sessions
         lot = rng.random(len(sessions))
-        for number, which in _by_fault(sessions["fault"]):
+        for number, which in by_fault(sessions["fault"]):
             fault = FAULTS[NAMES[number]]
             if fault.scope != "session":
                 continue
@@ -98,30 +99,13 @@ class Strikes:
 
 
 def _each(draft: Draft, hook: str) -> None:
-    for number, which in _by_fault(draft.sessions["fault"]):
+    for number, which in by_fault(draft.sessions["fault"]):
         change = getattr(FAULTS[NAMES[number]], hook)
         if change is not None:
             change(draft, which)
 
 
-def _by_fault(faults: npt.NDArray[np.int16]) -> list[tuple[int, Which]]:
-    """Positions of each fault's members, by ascending number; 0 is left out."""
-    struck = np.flatnonzero(faults > 0)
-    order = struck[np.argsort(faults[struck], kind="stable")]
-    numbers, first = np.unique(faults[order], return_index=True)
-    return list(zip(numbers.tolist(), np.split(order, first[1:]), strict=True)) if len(numbers) else []
-
-
-def edit_rows(rows: Rows, sessions: Rows) -> Rows:
-    """The rows of a window as faulty chargers tell them; rows that come in addition are appended."""
-    added = []
-    for number, which in _by_fault(sessions["fault"][rows["session"]]):
-        edit = FAULTS[NAMES[number]].edit
-        if edit is not None:
-            more = edit(Struck(rows, which, sessions[rows["session"][which]]))
-            if more is not None:
-                added.append(more)
-    return np.concatenate([rows, *added]) if added else rows
+EDITS: Final[Edits] = {NAMES.index(fault.name): fault.edit for fault in FAULTS.values() if fault.edit is not None}
 
 
 def share_tokens(sessions: Rows, open_sessions: Rows, city: npt.NDArray[np.int8]) -> None:

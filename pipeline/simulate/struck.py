@@ -4,7 +4,7 @@ An edit changes rows in place and may return rows that are sent as well. It sees
 a function of the row's own numbers and its session's: the same whatever the windows are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class Struck:
 
 Where = Callable[[Struck], Mask]
 Edit = Callable[[Struck], Rows | None]
+Edits = Mapping[int, Edit]  # by the number in SESSION_DTYPE.fault
 
 
 def everywhere(struck: Struck) -> Mask:
@@ -68,12 +69,14 @@ def samples(struck: Struck) -> Mask:
 
 def at_sample(struck: Struck) -> Mask:
     """The one sample where the fault strikes."""
-    return (struck.get("kind") == SAMPLE) & (struck.get("k") == struck.at)
+    mask: Mask = (struck.get("kind") == SAMPLE) & (struck.get("k") == struck.at)
+    return mask
 
 
 def from_sample(struck: Struck) -> Mask:
     """That sample and all after it, the stop too."""
-    return np.isin(struck.get("kind"), (SAMPLE, STATE, STOP)) & _at_or_after(struck)
+    mask: Mask = np.isin(struck.get("kind"), (SAMPLE, STATE, STOP)) & _at_or_after(struck)
+    return mask
 
 
 def _at_or_after(struck: Struck) -> Mask:
@@ -84,7 +87,8 @@ def _at_or_after(struck: Struck) -> Mask:
 
 def until_sample(struck: Struck) -> Mask:
     """All rows before that sample."""
-    return ~_at_or_after(struck)
+    mask: Mask = ~_at_or_after(struck)
+    return mask
 
 
 def kinds(*wanted: int) -> Where:
@@ -96,7 +100,8 @@ def first(*places: Where) -> Where:
     """Where any of the places is."""
 
     def union(struck: Struck) -> Mask:
-        return np.logical_or.reduce([place(struck) for place in places])
+        mask: Mask = np.logical_or.reduce([place(struck) for place in places])
+        return mask
 
     return union
 
@@ -108,7 +113,8 @@ def run_of_samples(length: int) -> Where:
         begin = struck.session["start_ms"] + struck.at.astype(np.int64) * struck.session["period_ms"]
         end = begin + (length - 1) * struck.session["period_ms"].astype(np.int64)
         time = struck.get("time_ms")
-        return np.isin(struck.get("kind"), (SAMPLE, STATE)) & (time >= begin) & (time <= end)
+        mask: Mask = np.isin(struck.get("kind"), (SAMPLE, STATE)) & (time >= begin) & (time <= end)
+        return mask
 
     return inside
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from pipeline.simulate.network import MODELS, Network
 from pipeline.simulate.variants import TIME_NO_ZONE, TIME_ZERO, TXN_VALUES
 from rating.columns import I64
 
-Rows = npt.NDArray[np.void]
+Rows = npt.NDArray[Any]
 _TABLE_SECONDS = 200_000  # spans up to this many seconds are looked up, longer ones by their distinct seconds
 
 
@@ -32,12 +33,27 @@ class Texts:
 
     def kwh_unit(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which rows come from a charge point that labels its registers kWh."""
-        return self.network.cp_kwh_unit[self.network.connector_cp[rows["connector"]]] == 1
+        kwh: npt.NDArray[np.bool_] = self.network.cp_kwh_unit[self.network.connector_cp[rows["connector"]]] == 1
+        return kwh
 
     def says_currents(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which rows come from a model that sends the current of each phase."""
         says = np.array([model.says_currents for model in MODELS])
-        return says[self.network.cp_model[self.network.connector_cp[rows["connector"]]]]
+        told: npt.NDArray[np.bool_] = says[self.network.cp_model[self.network.connector_cp[rows["connector"]]]]
+        return told
+
+    def tokens(self, rows: Rows) -> list[bytes]:
+        """The uid of the token of each row."""
+        names = self.network.token_names
+        numbers = rows["token"].tolist()
+        return [b"T%08d" % number for number in numbers] if names is None else [names[number] for number in numbers]
+
+    def transactions(self, rows: Rows) -> list[bytes]:
+        """The transaction id of each row where ids are texts (OCPP 2.x), or an id that lies."""
+        names = self.network.transaction_names
+        if names is None:
+            return transaction_texts(rows)
+        return [names.get(number, b"%d" % number) for number in transaction_numbers(rows)]
 
     def deciamperes(self, rows: Rows) -> list[int]:
         """Current in each of three phases in 0.1 A, at 230 V."""

@@ -1,5 +1,7 @@
 """The ground truth of a run: one row a session, what really flowed and what metering should conclude."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -8,25 +10,24 @@ from pipeline.simulate.faults import FAULTS, NAMES
 from pipeline.simulate.network import SHAPES, Network
 from pipeline.simulate.texts import transaction_uuid
 
-SCHEMA = pa.schema(
-    [
-        ("session", pa.int64()),
-        ("charge_point_id", pa.string()),
-        ("connector_id", pa.int32()),
-        ("transaction_id", pa.string()),
-        ("id_token", pa.string()),
-        ("site", pa.int32()),
-        ("shape", pa.string()),
-        ("start_ms", pa.int64()),
-        ("stop_ms", pa.int64()),
-        ("true_mwh", pa.int64()),  # delivered to the car
-        ("expected_mwh", pa.int64()),  # billed, or billed after a release where the outcome is held
-        ("outside_mwh", pa.int64()),  # flowed before this session, outside any
-        ("outcome", pa.string()),  # billed | held | billed_or_held
-        ("fault", pa.string()),  # "" = none shows in this session
-        ("alerts", pa.list_(pa.string())),  # each must fire; "a|b": one of them
-    ]
-)
+_FIELDS: "list[pa.Field[Any]]" = [
+    pa.field("session", pa.int64()),
+    pa.field("charge_point_id", pa.string()),
+    pa.field("connector_id", pa.int32()),
+    pa.field("transaction_id", pa.string()),
+    pa.field("id_token", pa.string()),
+    pa.field("site", pa.int32()),
+    pa.field("shape", pa.string()),
+    pa.field("start_ms", pa.int64()),
+    pa.field("stop_ms", pa.int64()),
+    pa.field("true_mwh", pa.int64()),  # delivered to the car
+    pa.field("expected_mwh", pa.int64()),  # billed, or billed after a release where the outcome is held
+    pa.field("outside_mwh", pa.int64()),  # flowed before this session, outside any
+    pa.field("outcome", pa.string()),  # billed | held | billed_or_held
+    pa.field("fault", pa.string()),  # "" = none shows in this session
+    pa.field("alerts", pa.list_(pa.string())),  # each must fire; "a|b": one of them
+]
+SCHEMA = pa.schema(_FIELDS)
 
 
 def truth_of(draft: Draft, network: Network) -> pa.Table:
