@@ -167,18 +167,13 @@ class ReferenceData:
         place = self._place(charge_point_id)
         if place is None:
             return UNKNOWN
-        location, evses = place
-        evse = evses.get(connector_id) or (
-            next(iter(evses.values())) if connector_id <= 0 and len(evses) == 1 else None
-        )
-        if evse is None:
-            return UNKNOWN._replace(reason="unknown_connector", zone=location.time_zone, location_id=location.id)
-        reason, key, tariff = self._priced(location, evse, id_token, at_ms)
-        where = location.coordinates or Coordinates("", "")
-        return Resolution(
-            reason, key, tariff, location.time_zone, _power_w(evse), location.id, evse.uid,
-            evse.meter_public_key or "", evse.model, where.latitude, where.longitude,
-        )  # fmt: skip
+        spot = place.spots.get(connector_id) or (place.only if connector_id <= 0 else None)
+        if spot is None:
+            return UNKNOWN._replace(reason="unknown_connector", zone=place.zone, location_id=place.location_id)
+        own = self.own_tariffs.get(id_token.lower(), ()) if id_token else ()
+        wanted = (own[0][1], *spot.tariff_ids) if own else spot.tariff_ids
+        reason, key, tariff = self._priced(place, wanted, at_ms)
+        return Resolution(reason, key, tariff, *spot.facts)
 
     def public_key(self, charge_point_id: str, connector_id: int) -> str:
         """The meter's public key, "" when none is known."""
@@ -190,34 +185,49 @@ class ReferenceData:
         document = self.tariffs.get(name)
         return _parsed(document.body) if document and str(document.version) == version else None
 
-    def _place(self, charge_point_id: str) -> tuple[Location, dict[int, Evse]] | None:
+    def _place(self, charge_point_id: str) -> "_Place | None":
         found = self.charge_points.get(charge_point_id)
         if found is None:
             return None
-        keys = (found,) if isinstance(found, str) else found
-        # A charge point that two locations name is where it was published last.
-        key = min(keys, key=lambda k: (-self.locations[k].version, k))
-        return _place(self.locations[key].body, charge_point_id)
+        if isinstance(found, tuple):  # a charge point that several locations name is where it was published last
+            found = min(found, key=lambda k: (-self.locations[k].version, k))
+        return _place(self.locations[found].body, charge_point_id)
 
-    def _priced(self, location: Location, evse: Evse, id_token: str, at_ms: int) -> tuple[str, str, Tariff | None]:
-        own = self.own_tariffs.get(id_token.lower(), ()) if id_token else ()
-        listed = evse.connectors[0].tariff_ids if evse.connectors else ()
+    def _priced(self, place: "_Place", wanted: Iterable[str], at_ms: int) -> tuple[str, str, Tariff | None]:
         reason = "no_tariff"
-        for tariff_id in (*(tariff_id for _, tariff_id in own[:1]), *listed):
-            key = self._tariff_key(tariff_id, location)
+        for tariff_id in wanted:
+            key = self._tariff_key(tariff_id, place.owner)
             if key is None:
                 reason = "unknown_tariff"
                 continue
-            tariff = _parsed(self.tariffs[key].body)
+            document = self.tariffs[key]
+            tariff = _parsed(document.body)
             if tariff.valid_at(at_ms):
-                return "", f"{key}@{self.tariffs[key].version}", tariff
+                return "", f"{key}@{document.version}", tariff
             reason = "tariff_not_valid"
         return reason, "", None
 
-    def _tariff_key(self, tariff_id: str, location: Location) -> str | None:
+    def _tariff_key(self, tariff_id: str, owner: str) -> str | None:
         """The location's own party first (its connectors list its ids), else the first party that has the id."""
-        own = f"{location.country_code}*{location.party_id}*{tariff_id}"
+        own = owner + tariff_id
         return own if own in self.tariffs else next(iter(self.owners.get(tariff_id, ())), None)
+
+
+class _Spot(NamedTuple):
+    """One EVSE: the tariffs it lists, and the part of a Resolution that no version of a tariff changes."""
+
+    tariff_ids: tuple[str, ...]
+    facts: tuple[str, int, str, str, str, str, str, str]
+
+
+class _Place(NamedTuple):
+    """One charge point at its location."""
+
+    owner: str  # "CC*PARTY*"
+    location_id: str
+    zone: str
+    spots: dict[int, _Spot]  # by evse_id
+    only: _Spot | None  # where there is just one
 
 
 class Change(NamedTuple):
@@ -297,11 +307,29 @@ def _parsed(body: bytes) -> Tariff:
     return parse_tariff(msgspec.json.decode(body))
 
 
-@lru_cache(maxsize=16384)
-def _place(body: bytes, charge_point: str) -> tuple[Location, dict[int, Evse]]:
+@lru_cache(maxsize=65536)
+def _place(body: bytes, charge_point: str) -> _Place:
     location = _LOCATION.decode(body)
     ours = [evse for evse in location.evses if evse.charge_point == charge_point]
-    return location, {evse.evse_id or place: evse for place, evse in enumerate(ours, 1)}
+    spots = {evse.evse_id or number: _spot(location, evse) for number, evse in enumerate(ours, 1)}
+    only = next(iter(spots.values())) if len(spots) == 1 else None
+    return _Place(f"{location.country_code}*{location.party_id}*", location.id, location.time_zone, spots, only)
+
+
+def _spot(location: Location, evse: Evse) -> _Spot:
+    where = location.coordinates or Coordinates("", "")
+    key = evse.meter_public_key or ""
+    facts = (
+        location.time_zone,
+        _power_w(evse),
+        location.id,
+        evse.uid,
+        key,
+        evse.model,
+        where.latitude,
+        where.longitude,
+    )
+    return _Spot(evse.connectors[0].tariff_ids if evse.connectors else (), facts)
 
 
 def _power_w(evse: Evse) -> int:
@@ -319,12 +347,17 @@ def _changes(store: Store, after: int, until: int) -> Iterator[Change]:
 
     Most tokens have no tariff of their own and never get here; one that lost it since does.
     """
-    keep = "" if after else "HAVING last_kind != 'token' OR position(last_body, '\"tariff_id\"') > 0"
+    own = (
+        ""
+        if after
+        else "AND (kind != 'token' OR id IN (SELECT id FROM reference_rows WHERE kind = 'token' "
+        "AND version <= {until:UInt64} AND position(body, '\"tariff_id\"') > 0))"
+    )
     found = store.arrow(
-        "SELECT argMax(version, version) AS last_version, any(kind) AS last_kind, id, "  # noqa: S608
-        "argMax(deleted, version) AS last_deleted, argMax(body, version) AS last_body FROM reference_rows "
-        "WHERE version > {after:UInt64} AND version <= {until:UInt64} AND kind != 'publication' "
-        f"GROUP BY kind, id {keep} ORDER BY kind, id",
+        "SELECT max(version) AS last_version, kind, id, argMax(deleted, version) AS last_deleted, "  # noqa: S608
+        "argMax(body, version) AS last_body FROM reference_rows "
+        f"WHERE version > {{after:UInt64}} AND version <= {{until:UInt64}} AND kind != 'publication' {own} "
+        "GROUP BY kind, id ORDER BY kind, id",
         {"after": after, "until": until},
     )
     versions, kinds, ids, deleted = (found.column(i).to_pylist() for i in range(4))
