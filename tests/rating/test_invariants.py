@@ -112,8 +112,9 @@ def coalesced(one: Rated) -> tuple[Pieces, Sessions]:
                 kept.append(values)
         count.append(len(kept) - first[-1])
     table = np.array(kept, np.int64).reshape(len(kept), len(columns))
-    dtypes = [column.dtype for column in empty_pieces(0)]
-    pieces = Pieces(*(table[:, at].astype(dtype) for at, dtype in enumerate(dtypes)))
+    pieces = empty_pieces(len(kept))
+    for at, name in enumerate(Pieces._fields):
+        getattr(pieces, name)[:] = table[:, at]
     sessions = one.sessions._replace(first_piece=np.array(first, np.int64), n_pieces=np.array(count, np.int64))
     return pieces, sessions
 
