@@ -4,6 +4,7 @@ Nothing under `expected` is read.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rating import engine, money, session
@@ -68,9 +69,10 @@ def _parts(given: Mapping[str, Any], tariffs: list[Tariff]) -> list[tuple[Sessio
             runs.append((name, []))
         runs[-1][1].append(row)
     ends = [str(run[0].get("start_date_time")) for _, run in runs[1:]] + [str(given.get("end"))]
+    sessions = [read_session({**given, key: run, "end": end}) for (_, run), end in zip(runs, ends, strict=True)]
     return [
-        (read_session({**given, key: run, "end": end}), by_id[name])
-        for (name, run), end in zip(runs, ends, strict=True)
+        (replace(one, continued=at > 0), by_id[name])
+        for at, (one, (name, _)) in enumerate(zip(sessions, runs, strict=True))
     ]
 
 

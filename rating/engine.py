@@ -32,6 +32,7 @@ class Batch(NamedTuple):
     start_ms: I64  # of the charging session, NEVER where there was only a reservation
     reserved_ms: I64  # when a reservation began, or NEVER
     expired: I8  # 1 where the reservation expired
+    owes_flat: I8  # 0 where another tariff began the session and had its FLAT
     first_interval: I64
     n_intervals: I64
     start_mark: I64  # what holds at `start_ms`: power and current for FLAT
@@ -78,6 +79,7 @@ def batch_of(sessions: Sequence[Session], sheets: Sequence[int]) -> Batch:
         start_ms=np.array([NEVER if one.start_ms is None else one.start_ms for one in sessions], np.int64),
         reserved_ms=np.array([NEVER if one.reserved_ms is None else one.reserved_ms for one in sessions], np.int64),
         expired=np.array([one.expired for one in sessions], np.int8),
+        owes_flat=np.array([not one.continued for one in sessions], np.int8),
         first_interval=np.cumsum(n_intervals) - n_intervals,
         n_intervals=n_intervals,
         start_mark=first_mark + np.array([_start_mark(one) for one in sessions], np.int64),
@@ -180,7 +182,7 @@ def _rate_flats(book: Book, batch: Batch, sessions: Sessions, one: int) -> bool:
     """FLAT of the charging session and of the reservation before it; False where the horizon is too short."""
     sheet, start, reserved = batch.sheet[one], batch.start_ms[one], batch.reserved_ms[one]
     covered = True
-    if start != NEVER:
+    if start != NEVER and batch.owes_flat[one]:
         mark = batch.start_mark[one]
         found = flat_component(book, sheet, SLOT_FLAT, start, batch.marks.power_mw[mark], batch.marks.current_ma[mark])
         covered = found != NOT_COVERED

@@ -61,6 +61,7 @@ class Session:
     intervals: tuple[tuple[int, int, int], ...]
     marks: tuple[Mark, ...]
     own_marks: bool = False
+    continued: bool = False  # another tariff began it
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
