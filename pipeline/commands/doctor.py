@@ -1,4 +1,4 @@
-"""`wattrate doctor`: looks at settings, broker, topics, store, schema and clock, and says what is wrong and what to do."""
+"""`wattrate doctor`: looks at settings, broker, topics, store, schema, clock; says what is wrong and what to do."""
 
 import json
 import shutil
