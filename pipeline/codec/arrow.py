@@ -4,16 +4,19 @@ Columns: charge_point_id (dictionary or string), connector_id, transaction_id, t
 and, if sent, power_mw, current_ma, event (KIND_*), state (STATE_*), id_token, received_at, seq_no. Others are ignored.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.codec import arrow_kernel
-from pipeline.codec.arrow_metadata import is_compressed
-from pipeline.codec.assemble import hash_ids
+from pipeline.codec.arrow_columns import instants, integers, texts
+from pipeline.codec.arrow_kernel import Rows, Texts
+from pipeline.codec.arrow_metadata import check_uncompressed
+from pipeline.codec.bytescan import PADDING
+from pipeline.codec.names import Names, room_for
+from pipeline.codec.names import texts as name_texts
 from pipeline.codec.records import (
     TRANSACTION_ID_BYTES,
     TRANSACTION_ID_DTYPE,
@@ -29,44 +32,29 @@ from pipeline.metering.columns import ABSENT_I64, SAMPLE_DTYPE
 MAX_ARROW_BYTES = 64 << 20
 MAX_ROWS = 1 << 20
 
-_UTC_MS = pa.timestamp("ms", "UTC")
-# The order is that of the kernels' `ints`.
-_INT_COLUMNS: dict[str, tuple[pa.DataType, int]] = {
-    "connector_id": (pa.int32(), 0),
-    "register_mwh": (pa.int64(), ABSENT_I64),
-    "power_mw": (pa.int64(), ABSENT_I64),
-    "current_ma": (pa.int64(), ABSENT_I64),
-    "event": (pa.int8(), columns.KIND_SAMPLE),
-    "state": (pa.int8(), columns.STATE_UNKNOWN),
-    "seq_no": (pa.int32(), -1),
-}
 _REQUIRED = ("charge_point_id", "connector_id", "time", "register_mwh")
+_KNOWN = (*_REQUIRED, "transaction_id", "power_mw", "current_ma", "event", "state", "id_token", "received_at", "seq_no")
 _COMPLAINTS = {
-    arrow_kernel.ROW_NO_TIME: ("no_time", "has no usable time, and no received_at or record time stands in for it"),
-    arrow_kernel.ROW_BAD_ENERGY: ("bad_number", "has a register_mwh that is more than any meter can count"),
-    arrow_kernel.ROW_BAD_CONNECTOR: ("bad_shape", "has a connector_id outside 0..65535"),
-    arrow_kernel.ROW_BAD_EVENT: ("bad_shape", "has an event outside 0..4, a state outside -1..7 or a seq_no below -1"),
+    arrow_kernel.NO_TIME: ("no_time", "has no usable time, and no received_at or record time stands in for it"),
+    arrow_kernel.BAD_ENERGY: ("bad_number", "has a register_mwh that is more than any meter can count"),
+    arrow_kernel.BAD_CONNECTOR: ("bad_shape", "has a connector_id outside 0..65535"),
+    arrow_kernel.BAD_EVENT: ("bad_shape", "has an event outside 0..4, a state outside -1..7 or a seq_no below -1"),
+    arrow_kernel.NO_POINT: ("bad_charge_point_id", "has no charge_point_id, or one of no or more than 255 bytes"),
+    arrow_kernel.BAD_ID: ("bad_transaction_id", "has a transaction_id that is no printable text of 36 bytes"),
 }
-
-
-class _Names(NamedTuple):
-    """A text column as indices into its distinct values; -1 where the row has none."""
-
-    indices: npt.NDArray[np.int32]
-    values: list[str]
+_UNUSABLE_IDS = (
+    np.array(sorted(text for text in UNUSABLE_TRANSACTION_IDS if text), TRANSACTION_ID_DTYPE)
+    .view(np.uint32)
+    .reshape(-1, TRANSACTION_ID_BYTES // 4)
+)
 
 
 class _Sheet(NamedTuple):
-    """One record's rows as numpy columns, all of them good."""
+    """One record's rows, all of them good."""
 
     record: int
-    points: _Names
-    tokens: _Names
-    transaction_ids: npt.NDArray[np.bytes_]
-    time_ms: npt.NDArray[np.int64]
-    received_ms: npt.NDArray[np.int64]
+    rows: Rows
     time_flags: int
-    ints: Any  # the arrays of _INT_COLUMNS, in its order
 
 
 def read_arrow(records: Records, indices: list[int]) -> Decoded:
@@ -83,51 +71,58 @@ def read_arrow(records: Records, indices: list[int]) -> Decoded:
 
 
 def _assembled(offsets: npt.NDArray[np.int64], sheets: list[_Sheet], dead: list[DeadLetter]) -> Decoded:
-    lengths = [len(sheet.time_ms) for sheet in sheets]
+    lengths = [len(sheet.rows.time_ms) for sheet in sheets]
     samples = np.empty(sum(lengths), SAMPLE_DTYPE)
-    ids = np.concatenate([sheet.transaction_ids for sheet in sheets] or [np.empty(0, TRANSACTION_ID_DTYPE)])
-    hashes = hash_ids(ids)
-    points: dict[str, int] = {}
-    tokens: dict[str, int] = {}
+    ids = np.empty((sum(lengths), TRANSACTION_ID_BYTES // 4), np.uint32)
+    points = _room([sheet.rows.points for sheet in sheets])
+    tokens = _room([sheet.rows.tokens for sheet in sheets])
     first = 0
     for sheet, length in zip(sheets, lengths, strict=True):
-        rows = slice(first, first + length)
-        names = (_joint(sheet.points, points), _joint(sheet.tokens, tokens))
+        names = (
+            arrow_kernel.known_names(sheet.rows.points, points),
+            arrow_kernel.known_names(sheet.rows.tokens, tokens),
+        )
         arrow_kernel.fill_rows(
-            samples[rows],
+            samples[first : first + length],
+            ids[first : first + length],
+            sheet.rows,
             offsets[sheet.record],
-            names,
-            sheet.time_ms,
-            sheet.received_ms,
             sheet.time_flags,
-            hashes[rows] != 0,
-            sheet.ints,
+            names,
+            arrow_kernel.id_words(sheet.rows.ids, _UNUSABLE_IDS),
         )
         first += length
-    samples["txn_hash"] = hashes
-    owners = np.repeat(np.array([sheet.record for sheet in sheets], np.int32), lengths)
-    return Decoded(samples, ids, owners, list(points), list(tokens), dead, [])
+    return Decoded(
+        samples,
+        ids.view(TRANSACTION_ID_DTYPE)[:, 0],
+        np.repeat(np.array([sheet.record for sheet in sheets], np.int32), lengths),
+        name_texts(points),
+        name_texts(tokens),
+        dead,
+        [],
+    )
 
 
-def _joint(names: _Names, known: dict[str, int]) -> npt.NDArray[np.int32]:
-    table = [known.setdefault(name, len(known)) for name in names.values]
-    return np.array([*table, -1], np.int32)[names.indices]
+def _room(columns_of_texts: list[Texts]) -> Names:
+    return room_for(
+        sum(len(column.bounds) - 1 for column in columns_of_texts),
+        sum(len(column.data) - PADDING for column in columns_of_texts),
+    )
 
 
 def _read_record(index: int, value: bytes, key: bytes | None, record_ms: int) -> _Sheet:
     if len(value) > MAX_ARROW_BYTES:
         raise UndecodableError("too_large", f"{len(value):,} bytes of Arrow; the limit is {MAX_ARROW_BYTES:,}")
-    if is_compressed(value):
-        raise UndecodableError("bad_arrow", "its buffers are compressed: let Kafka compress the message instead")
+    check_uncompressed(value)
     try:
         sheet = _read_sheet(index, _read_batch(value), record_ms)
     except (pa.ArrowException, OSError) as error:
         raise UndecodableError("bad_arrow", f"not a readable Arrow IPC stream: {str(error)[:300]}") from error
-    row, problem = arrow_kernel.first_bad_row(sheet.time_ms, sheet.received_ms, sheet.ints)
+    row, problem = arrow_kernel.first_bad_row(sheet.rows)
     if problem:
         reason, complaint = _COMPLAINTS[problem]
         raise UndecodableError(reason, f"row {row} {complaint}")
-    _check_key(key, sheet.points.values)
+    _check_names(sheet.rows.points, key)
     return sheet
 
 
@@ -149,108 +144,48 @@ def _read_batch(value: bytes) -> pa.RecordBatch:
 
 
 def _check_columns(schema: pa.Schema) -> None:
-    known = ("transaction_id", "id_token", "received_at", *_INT_COLUMNS)
-    missing = [name for name in _REQUIRED if schema.get_field_index(name) < 0]
-    twice = [name for name in known if len(schema.get_all_field_indices(name)) > 1]
-    if missing or twice:
-        raise UndecodableError("bad_arrow", f"columns missing or there twice: {', '.join([*missing, *twice])}")
+    names = schema.names
+    wrong = [name for name in _REQUIRED if name not in names] + [name for name in _KNOWN if names.count(name) > 1]
+    if wrong:
+        raise UndecodableError("bad_arrow", f"columns missing or there twice: {', '.join(wrong)}")
 
 
 def _read_sheet(index: int, batch: pa.RecordBatch, record_ms: int) -> _Sheet:
-    time_ms, zoned = _instants(batch, "time")
-    received_ms, _ = _instants(batch, "received_at")
-    return _Sheet(
-        index,
-        _points(batch),
-        _names(batch, "id_token"),
-        _transaction_ids(batch),
+    count = batch.num_rows
+    sent = dict(zip(batch.schema.names, batch.columns, strict=True))
+    time_ms, zoned = instants(sent["time"], count)
+    received_ms, _ = instants(sent.get("received_at"), count)
+    if record_ms != ABSENT_I64:
+        received_ms = np.where(received_ms == ABSENT_I64, record_ms, received_ms)
+    rows = Rows(
+        texts(sent.get("charge_point_id"), count),
+        texts(sent.get("transaction_id"), count),
+        texts(sent.get("id_token"), count),
         time_ms,
-        np.where(received_ms == ABSENT_I64, record_ms, received_ms),
-        0 if zoned else columns.FLAG_TIME_NO_ZONE,
-        tuple(_ints(batch, name, kind, absent) for name, (kind, absent) in _INT_COLUMNS.items()),
+        received_ms,
+        integers(sent.get("connector_id"), count, pa.int32(), 0),
+        integers(sent.get("register_mwh"), count, pa.int64(), ABSENT_I64),
+        integers(sent.get("power_mw"), count, pa.int64(), ABSENT_I64),
+        integers(sent.get("current_ma"), count, pa.int64(), ABSENT_I64),
+        integers(sent.get("event"), count, pa.int8(), columns.KIND_SAMPLE),
+        integers(sent.get("state"), count, pa.int8(), columns.STATE_UNKNOWN),
+        integers(sent.get("seq_no"), count, pa.int32(), -1),
     )
+    return _Sheet(index, rows, 0 if zoned else columns.FLAG_TIME_NO_ZONE)
 
 
-def _points(batch: pa.RecordBatch) -> _Names:
-    points = _names(batch, "charge_point_id")
-    if points.indices.min() < 0 or not all(name.isprintable() for name in points.values):
-        raise UndecodableError("bad_charge_point_id", "a row's charge_point_id is missing, empty or not printable")
-    return points
-
-
-def _names(batch: pa.RecordBatch, name: str) -> _Names:
-    """The text column's values in the order of its dictionary, those that no row refers to left out; "" is none."""
-    column = _text_column(batch, name)
-    if column is None:
-        return _Names(np.full(batch.num_rows, -1, np.int32), [])
-    values = column.dictionary.to_pylist()
-    indices = _filled(column.indices.cast(pa.int32()), -1)
-    used = arrow_kernel.names_used(indices, len(values)) & np.array([bool(value) for value in values], np.bool_)
-    table = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
-    return _Names(table[indices], [str(value) for value, is_used in zip(values, used.tolist(), strict=True) if is_used])
-
-
-def _transaction_ids(batch: pa.RecordBatch) -> npt.NDArray[np.bytes_]:
-    column = _text_column(batch, "transaction_id")
-    if column is None:
-        return np.zeros(batch.num_rows, TRANSACTION_ID_DTYPE)
-    texts = [(value or "").encode() for value in column.dictionary.to_pylist()]
-    for text in texts:
-        if len(text) > TRANSACTION_ID_BYTES or (text and min(text) < 0x20):
+def _check_names(points: Texts, key: bytes | None) -> None:
+    """Names are printable and, where the record has a key, all of them are the key."""
+    plain = bool(((points.data[: points.bounds[-1]] - np.uint8(0x20)) < 0x5F).all())
+    if plain and key is None:
+        return
+    for index in np.unique(points.indices).tolist():
+        name = points.data[points.bounds[index] : points.bounds[index + 1]].tobytes()
+        if not name.decode().isprintable():
+            raise UndecodableError("bad_charge_point_id", f"charge_point_id {name[:40]!r} is not printable")
+        if key is not None and name != key:
             raise UndecodableError(
-                "bad_transaction_id", f"transaction id {text[:48]!r} is no printable text of 36 bytes"
+                "key_mismatch",
+                f"key {key[:40]!r} on readings of {name[:40]!r}: send a batch of several charge points without a key, "
+                "to the partition of all of them",
             )
-    usable = [b"" if text in UNUSABLE_TRANSACTION_IDS else text for text in [*texts, b""]]
-    ids: npt.NDArray[np.bytes_] = np.array(usable, TRANSACTION_ID_DTYPE)[_filled(column.indices.cast(pa.int32()), -1)]
-    return ids
-
-
-def _text_column(batch: pa.RecordBatch, name: str) -> Any | None:
-    at = batch.schema.get_field_index(name)
-    if at < 0:
-        return None
-    column: Any = batch.column(at)
-    if not pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string()).dictionary_encode()
-    if column.dictionary.type != pa.string():
-        column = pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
-    return column
-
-
-def _instants(batch: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int64], bool]:
-    at = batch.schema.get_field_index(name)
-    if at < 0:
-        return np.full(batch.num_rows, ABSENT_I64), True
-    column = batch.column(at)
-    if not pa.types.is_timestamp(column.type):
-        raise UndecodableError("bad_arrow", f"column {name} is {column.type}, not a timestamp")
-    zoned = column.type.tz is not None
-    if column.type != _UTC_MS:
-        column = column.cast(pa.timestamp("ms", column.type.tz), safe=False)
-    return _filled(column.view(pa.int64()), ABSENT_I64), zoned
-
-
-def _ints(batch: pa.RecordBatch, name: str, kind: pa.DataType, absent: int) -> npt.NDArray[Any]:
-    at = batch.schema.get_field_index(name)
-    if at < 0:
-        return np.full(batch.num_rows, absent, kind.to_pandas_dtype())
-    column = batch.column(at)
-    if not pa.types.is_integer(column.type):
-        raise UndecodableError("bad_arrow", f"column {name} is {column.type}, not {kind}")
-    return _filled(column.cast(kind), absent)
-
-
-def _filled(column: Any, absent: int) -> npt.NDArray[Any]:
-    if column.null_count:
-        column = pc.fill_null(column, pa.scalar(absent, column.type))
-    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return values
-
-
-def _check_key(key: bytes | None, names: list[str]) -> None:
-    if key is not None and (len(names) != 1 or names[0].encode() != key):
-        raise UndecodableError(
-            "key_mismatch",
-            f"key {key[:40]!r} on readings of {len(names)} charge points: "
-            "send such a batch without a key to the partition of all of them",
-        )

@@ -1,23 +1,34 @@
 """Compiled loops that more than one input form shares: hashes of ids, registers of all ones. No allocation, no GIL."""
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
 
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(32)
+_ZERO = np.uint64(0)
+
 
 @numba.njit(nogil=True, cache=True)
-def hash_rows(words: npt.NDArray[np.uint32], hashes: npt.NDArray[np.uint64]) -> None:
-    """A fixed 64-bit hash of each row of words; 0 for a row of zeros and for no other."""
-    prime, shift, zero = np.uint64(0x9E3779B97F4A7C15), np.uint64(32), np.uint64(0)
-    for row in range(words.shape[0]):
-        mixed = zero
-        said = zero
-        for column in range(words.shape[1]):
-            word = np.uint64(words[row, column])
-            said |= word
-            mixed = (mixed ^ word) * prime
-            mixed ^= mixed >> shift
-        hashes[row] = zero if said == zero else max(mixed, np.uint64(1))
+def hash_row(table: npt.NDArray[np.uint32], row: int) -> Any:
+    """A fixed 64-bit hash of a row of words; 0 where all of them are 0 and nowhere else."""
+    mixed = _ZERO
+    said = _ZERO
+    for column in range(table.shape[1]):
+        word = np.uint64(table[row, column])
+        said |= word
+        mixed = (mixed ^ word) * _PRIME
+        mixed ^= mixed >> _SHIFT
+    return _ZERO if said == _ZERO else max(mixed, np.uint64(1))
+
+
+@numba.njit(nogil=True, cache=True)
+def hash_rows(table: npt.NDArray[np.uint32], hashes: npt.NDArray[np.uint64]) -> None:
+    """`hash_row` of each row."""
+    for row in range(len(table)):
+        hashes[row] = hash_row(table, row)
 
 
 @numba.njit(nogil=True, cache=True)

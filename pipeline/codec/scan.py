@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from pipeline.codec.assemble import hash_ids
 from pipeline.codec.bytescan import PADDING
+from pipeline.codec.names import room_for, texts
 from pipeline.codec.records import TRANSACTION_ID_BYTES, TRANSACTION_ID_DTYPE, Decoded, Records
 from pipeline.codec.scan_rows import scan_batch
 from pipeline.metering.columns import ABSENT_I64, SAMPLE_DTYPE
@@ -27,8 +28,8 @@ def scan(records: Records) -> Scanned:
     samples = np.empty(count + 1, SAMPLE_DTYPE)
     ids = np.empty((count + 1, TRANSACTION_ID_BYTES), np.uint8)
     owners, left = np.empty(count, np.int32), np.empty(count, np.int32)
-    points, tokens = _name_table(count), _name_table(count)
-    rows, lefts, point_count, token_count = scan_batch(
+    points, tokens = room_for(count, int(key_bounds[-1])), room_for(count, len(text))
+    rows, lefts = scan_batch(
         np.frombuffer(text, np.uint8),
         bounds,
         np.frombuffer(key_text, np.uint8),
@@ -49,8 +50,8 @@ def scan(records: Records) -> Scanned:
         samples,
         transaction_ids,
         owners[:rows],
-        _names(text, points[1][:point_count]),
-        _names(text, tokens[1][:token_count]),
+        texts(points),
+        texts(tokens),
         [],
         [],
     )
@@ -62,13 +63,3 @@ def _joined(parts: list[bytes]) -> tuple[bytes, npt.NDArray[np.int64]]:
     bounds = np.zeros(len(parts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=bounds[1:])
     return b"".join([*parts, bytes(PADDING)]), bounds
-
-
-def _name_table(count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """An empty hash table with room for `count` names, and where each name will stand."""
-    slots = 1 << max(4, (2 * count).bit_length())
-    return np.full(slots, -1, np.int32), np.empty((count, 2), np.int64)
-
-
-def _names(text: bytes, places: npt.NDArray[np.int64]) -> list[str]:
-    return [text[at : at + length].decode("ascii") for at, length in places.tolist()]

@@ -14,6 +14,7 @@ from pipeline.codec import slots
 from pipeline.codec import vocabulary as words
 from pipeline.codec.bytescan import FAILED, Bytes, load1, masked8
 from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
+from pipeline.codec.names import Names, index_of
 from pipeline.codec.records import TRANSACTION_ID_BYTES
 from pipeline.codec.scan_records import MAX_NAME, forget, scan_record
 from pipeline.codec.scan_values import Facts
@@ -279,34 +280,6 @@ def sent_by(buffer: Bytes, facts: Facts, keys: Bytes, key_start: int, key_end: i
 
 
 @numba.njit(nogil=True, cache=True)
-def intern(buffer: Bytes, at: int, length: int, table: _I32, names: _I64, count: int) -> int:
-    """The index of a name among those seen, `count` if it is new (then its place goes into `names`)."""
-    mixed = np.uint64(length)
-    for position in range(0, length, 8):
-        mixed = (mixed ^ masked8(buffer, at + position, min(8, length - position))) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    slot = np.int64(mixed & np.uint64(len(table) - 1))
-    while True:
-        index = table[slot]
-        if index < 0:
-            table[slot] = count
-            names[count, 0], names[count, 1] = at, length
-            return count
-        if names[index, 1] == length and _same(buffer, names[index, 0], at, length):
-            return int(index)
-        slot = (slot + 1) & (len(table) - 1)
-
-
-@numba.njit(nogil=True, cache=True)
-def _same(buffer: Bytes, one: int, other: int, length: int) -> bool:
-    for position in range(0, length, 8):
-        size = min(8, length - position)
-        if masked8(buffer, one + position, size) != masked8(buffer, other + position, size):
-            return False
-    return True
-
-
-@numba.njit(nogil=True, cache=True)
 def scan_batch(
     buffer: Bytes,
     bounds: _I64,
@@ -318,12 +291,12 @@ def scan_batch(
     ids: npt.NDArray[np.uint8],
     owners: _I32,
     left: _I32,
-    points: tuple[_I32, _I64],
-    tokens: tuple[_I32, _I64],
-) -> tuple[int, int, int, int]:
-    """Rows of the plain records among all; how many, how many were left to the twin, and how many names came up."""
+    points: Names,
+    tokens: Names,
+) -> tuple[int, int]:
+    """Rows of the plain records among all; how many, and how many were left to the twin."""
     facts = np.empty(slots.COUNT, np.int64)
-    rows, lefts, point_count, token_count = 0, 0, 0, 0
+    rows, lefts = 0, 0
     for record in range(len(offsets)):
         forget(facts)
         sample = samples[rows]
@@ -335,15 +308,11 @@ def scan_batch(
             left[lefts] = record
             lefts += 1
             continue
-        point = intern(buffer, facts[slots.POINT], facts[slots.POINT + 1], points[0], points[1], point_count)
-        point_count += point == point_count
-        token = -1
-        if facts[slots.TOKEN + 1] > 0:
-            token = intern(buffer, facts[slots.TOKEN], facts[slots.TOKEN + 1], tokens[0], tokens[1], token_count)
-            token_count += token == token_count
         sample.offset = offsets[record]
-        sample.charge_point = point
-        sample.token = token
+        sample.charge_point = index_of(points, buffer, facts[slots.POINT], facts[slots.POINT + 1])
+        sample.token = -1
+        if facts[slots.TOKEN + 1] > 0:
+            sample.token = index_of(tokens, buffer, facts[slots.TOKEN], facts[slots.TOKEN + 1])
         owners[rows] = record
         rows += 1
-    return rows, lefts, point_count, token_count
+    return rows, lefts

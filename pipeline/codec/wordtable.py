@@ -24,9 +24,10 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _NAMES = (
     "charge_point_id connector_id transaction_id timestamp energy_wh power_w current_a event state id_token "
     "received_at ocpp_version action payload connectorId transactionId meterValue idTag meterStart meterStop reason "
-    "status errorCode info vendorId vendorErrorCode reservationId eventType triggerReason seqNo offline transactionInfo evse "
-    "idToken evseId connectorStatus numberOfPhasesUsed cableMaxCurrent chargingState timeSpentCharging stoppedReason "
-    "remoteStartId id type sampledValue value context format measurand phase location unit unitOfMeasure multiplier "
+    "status errorCode info vendorId vendorErrorCode reservationId eventType triggerReason seqNo offline "
+    "transactionInfo evse idToken evseId connectorStatus numberOfPhasesUsed cableMaxCurrent chargingState "
+    "timeSpentCharging stoppedReason remoteStartId id type sampledValue value context format measurand phase "
+    "location unit unitOfMeasure multiplier "
     "1.6 1.6J ocpp1.6 2.0.1 ocpp2.0.1 2.1 ocpp2.1 StartTransaction MeterValues StopTransaction StatusNotification "
     "TransactionEvent Started Updated Ended sample start stop Raw"
 )

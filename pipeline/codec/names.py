@@ -1,0 +1,86 @@
+"""Names by the thousand to small indices: an open-addressing hash table over bytes, compiled.
+
+The bytes of every new name are copied behind one another into an arena, so the buffers they came from may go.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.codec.bytescan import PADDING, Bytes, masked8
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
+
+
+class Names(NamedTuple):
+    """Room for names: hash table, where each name ends in the arena, the arena, one number: how many there are.
+
+    `ends` starts with a 0 that belongs to no name; name number i stands in arena[ends[i] : ends[i + 1]].
+    """
+
+    table: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int64]
+    arena: Bytes
+    used: npt.NDArray[np.int64]
+
+
+def room_for(names: int, size: int) -> Names:
+    """An empty table with room for so many names of so many bytes in all."""
+    slots = 1 << max(4, (2 * names).bit_length())
+    return Names(
+        np.full(slots, -1, np.int32),
+        np.zeros(names + 1, np.int64),
+        np.zeros(size + PADDING, np.uint8),
+        np.zeros(1, np.int64),
+    )
+
+
+def texts(names: Names) -> list[str]:
+    """The names as text, by index."""
+    count = int(names.used[0])
+    ends = names.ends[: count + 1].tolist()
+    data = names.arena[: ends[-1]].tobytes()
+    if data.isascii():
+        text = data.decode("ascii")
+        return [text[start:end] for start, end in itertools.pairwise(ends)]
+    return [data[start:end].decode() for start, end in itertools.pairwise(ends)]
+
+
+@numba.njit(nogil=True, cache=True)
+def index_of(names: Names, buffer: Bytes, at: int, length: int) -> int:
+    """The index of the name in buffer[at : at + length], which becomes known by this. `buffer` must be padded."""
+    table, ends, arena, used = names
+    mixed: Any = np.uint64(length)
+    for position in range(0, length, 8):
+        mixed = (mixed ^ masked8(buffer, at + position, min(8, length - position))) * _MIX
+        mixed ^= mixed >> _SHIFT
+    mask = len(table) - 1
+    slot: Any = np.int64(mixed & np.uint64(mask))
+    while True:
+        index = int(table[slot])
+        if index < 0:
+            break
+        if ends[index + 1] - ends[index] == length and _same(arena, ends[index], buffer, at, length):
+            return index
+        slot = (slot + 1) & mask
+    index = int(used[0])
+    start = ends[index]
+    for byte in range(length):
+        arena[start + byte] = buffer[at + byte]
+    table[slot] = index
+    ends[index + 1] = start + length
+    used[0] = index + 1
+    return index
+
+
+@numba.njit(nogil=True, cache=True)
+def _same(one: Bytes, start: int, other: Bytes, at: int, length: int) -> bool:
+    for position in range(0, length, 8):
+        size = min(8, length - position)
+        if masked8(one, start + position, size) != masked8(other, at + position, size):
+            return False
+    return True
