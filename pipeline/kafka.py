@@ -8,7 +8,6 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Final, Self
 
 from confluent_kafka import (
@@ -102,9 +101,7 @@ class Sender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         """Confirm all when the block ended well; drop what is queued when it did not."""
         if kind is None:
             self.flush()
@@ -227,9 +224,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def assign(self, offsets: Mapping[int, int]) -> None:
@@ -437,6 +432,16 @@ class Admin:
     def start_offsets(self, topic: str) -> dict[int, int]:
         """Partition → oldest offset that is still in the log."""
         name, count = self._settings.topic(topic), self.partition_count(topic)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return self._oldest(name, count)
+            except BrokerUnavailableError:  # a new topic's leaders take a moment to know that they are
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _oldest(self, name: str, count: int) -> dict[int, int]:
         oldest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         asked = self._client.list_offsets({TopicPartition(name, p): oldest for p in range(count)})
         try:

@@ -44,6 +44,9 @@ class Settings:
         Path("wattrate-data"),
         "Folder of the embedded store and of the run file of `wattrate up`. Delete it to start anew.",
     )
+    cache_dir: Path = _setting(  # noqa: RUF009
+        Path("~/.cache/wattrate"), "Folder of what is fetched once: the jars of Apache Kafka for `wattrate up --kafka`."
+    )
     log_level: str = _setting("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting("text", "One line an event as text or as JSON.", choices=("text", "json"))
 

@@ -15,35 +15,36 @@ from pipeline.embedded.stack import Run, Stack, stop_running
 from pipeline.errors import EmbeddedError
 from pipeline.settings import Settings
 
-_BACKGROUND_TIMEOUT_S = 90.0
+_BACKGROUND_TIMEOUT_S = 900.0  # the first start with --kafka fetches its jars
 
 
 @click.command()
 @click.option("--background", is_flag=True, help="Return when it runs; `wattrate up --stop` ends it.")
 @click.option("--stop", is_flag=True, help="Stop the stack that runs in the data folder.")
+@click.option("--kafka", is_flag=True, help="Apache Kafka instead of the embedded broker (Java 17; fetched once).")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as one JSON object.")
 @click.pass_obj
-def command(settings: Settings, background: bool, stop: bool, as_json: bool) -> None:
+def command(settings: Settings, background: bool, stop: bool, kafka: bool, as_json: bool) -> None:
     """Start the embedded broker and store in the data folder (WATTRATE_DATA_DIR), loopback only.
 
     Other wattrate commands that use the same data folder find them by themselves. The store keeps its data; the
-    broker keeps its log in memory, so a restart begins a new log.
+    embedded broker keeps its log in memory, so a restart begins a new log: publish again after it.
     """
     if stop:
         stopped = stop_running(settings.data_dir)
         print("stopped" if stopped else f"nothing runs in {settings.data_dir}")
         return
     if background:
-        _tell(_start_background(settings), settings, as_json)
+        _tell(_start_background(settings, kafka), settings, as_json)
     else:
-        _run_foreground(settings, as_json)
+        _run_foreground(settings, kafka, as_json)
 
 
-def _run_foreground(settings: Settings, as_json: bool) -> None:
+def _run_foreground(settings: Settings, kafka: bool, as_json: bool) -> None:
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
-    with Stack.start(settings) as stack:
+    with Stack.start(settings, kafka=kafka) as stack:
         prepare(stack.settings)
         _tell(stack.write_run_file(os.getpid(), ready=True), settings, as_json)
         while not done.wait(0.5):
@@ -52,7 +53,7 @@ def _run_foreground(settings: Settings, as_json: bool) -> None:
                 raise EmbeddedError(dead)
 
 
-def _start_background(settings: Settings) -> Run:
+def _start_background(settings: Settings, kafka: bool) -> Run:
     """Run `wattrate up` in a process of its own and wait for its run file."""
     if Run.read(settings.data_dir):
         raise EmbeddedError(f"a stack runs in {settings.data_dir} already; `wattrate up --stop` ends it")
@@ -62,7 +63,7 @@ def _start_background(settings: Settings) -> Run:
     log = settings.data_dir / "up.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *same, "up"],
+            [sys.executable, "-m", "pipeline.cli", *same, "up", *(["--kafka"] if kafka else [])],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -82,6 +83,6 @@ def _tell(run: Run, settings: Settings, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"pid": run.pid, "data_dir": str(settings.data_dir), **run.settings}), flush=True)
         return
-    print(f"broker     {run.settings['kafka_bootstrap']}  (Kafka protocol, log in memory)")
+    print(f"broker     {run.settings['kafka_bootstrap']}  (Kafka protocol)")
     print(f"store      http://{run.settings['clickhouse_host']}:{run.settings['clickhouse_port']}  (ClickHouse)")
     print(f"data       {settings.data_dir.absolute()}", flush=True)

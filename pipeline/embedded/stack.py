@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.clickhouse import Store
+from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.processes import LOOPBACK, Child, free_port
 from pipeline.errors import EmbeddedError, StoreUnavailableError
@@ -73,17 +74,20 @@ class Run:
 class Stack:
     """Broker and store, started together. `settings` are those given, with the parts' addresses in them."""
 
-    def __init__(self, broker: EmbeddedBroker, store: EmbeddedStore, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, broker: EmbeddedBroker | ApacheKafka, store: EmbeddedStore, settings: Settings, folder: Path
+    ) -> None:
         self.broker = broker
         self.store = store
         self.settings = settings
         self.folder = folder
 
     @classmethod
-    def start(cls, settings: Settings, *, tied: bool = True) -> Self:
+    def start(cls, settings: Settings, *, tied: bool = True, kafka: bool = False) -> Self:
         """Start both in settings.data_dir and write the run file. Raises EmbeddedError when one runs there already.
 
-        `tied` (the default): the parts end with the thread that called this.
+        `tied` (the default): the parts end with the thread that called this. `kafka`: Apache Kafka as the broker,
+        whose log survives a restart.
         """
         folder = settings.data_dir.absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +98,7 @@ class Stack:
             )
         store = EmbeddedStore.start(settings, folder, tied=tied)
         try:
-            broker = EmbeddedBroker.start(settings, folder, tied=tied)
+            broker = (ApacheKafka if kafka else EmbeddedBroker).start(settings, folder, tied=tied)
         except EmbeddedError:
             store.stop()
             raise
@@ -166,11 +170,11 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _addresses(broker: EmbeddedBroker, store: EmbeddedStore) -> dict[str, str | int]:
+def _addresses(broker: EmbeddedBroker | ApacheKafka, store: EmbeddedStore) -> dict[str, str | int]:
     return {"kafka_bootstrap": broker.bootstrap, "clickhouse_host": LOOPBACK, "clickhouse_port": store.port}
 
 
-def _addressed(settings: Settings, broker: EmbeddedBroker, store: EmbeddedStore) -> Settings:
+def _addressed(settings: Settings, broker: EmbeddedBroker | ApacheKafka, store: EmbeddedStore) -> Settings:
     found = _addresses(broker, store)
     sources = {**settings.sources, **dict.fromkeys(found, "embedded stack")}
     return replace(
