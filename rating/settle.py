@@ -314,23 +314,31 @@ def _tax_lines(book: Book, sheet: int, at: int, out: Settled, by_rate: I64, tax:
 
 @kernel
 def _totals(book: Book, sheet: int, at: int, out: Settled, by_rate: I64) -> int:
-    """Taxes, limits and rounding of one session; returns notes."""
+    """Taxes, limits and rounding of one session; returns notes, or -1 beyond bounds."""
     denominator, mode = book.sheets[sheet, DENOMINATOR], book.sheets[sheet, TAX_MODE]
     excl_low, excl_high, incl_low, incl_high = wide.ZERO, wide.ZERO, wide.ZERO, wide.ZERO
     for category in range(CATEGORIES):
         low, high = _weighted(book, sheet, by_rate, category, RATE_EXCL)
         excl_low, excl_high = wide.add(excl_low, excl_high, low, high)
-        out.excl_e4[at, category] = _round(wide.divided(low, high, denominator), COST_PER_E4) // COST_PER_E4
+        part_excl = wide.divided(low, high, denominator)
         low, high = _weighted(book, sheet, by_rate, category, RATE_INCL)
         incl_low, incl_high = wide.add(incl_low, incl_high, low, high)
-        out.incl_e4[at, category] = _round(wide.divided(low, high, denominator), COST_PER_E4) // COST_PER_E4
+        part_incl = wide.divided(low, high, denominator)
+        if part_excl == wide.TOO_WIDE or part_incl == wide.TOO_WIDE:
+            return -1
+        out.excl_e4[at, category] = _round(part_excl, COST_PER_E4) // COST_PER_E4
+        out.incl_e4[at, category] = _round(part_incl, COST_PER_E4) // COST_PER_E4
     excl, incl = wide.divided(excl_low, excl_high, denominator), wide.divided(incl_low, incl_high, denominator)
+    if excl == wide.TOO_WIDE or incl == wide.TOO_WIDE:
+        return -1
     before = incl if mode == TAX_INCLUDED else excl
 
     notes = 0
     limited = _clamp(excl, book.sheets[sheet, MIN_EXCL], book.sheets[sheet, MAX_EXCL])
     if limited != excl:
         incl = _scaled_incl(excl_low, excl_high, incl_low, incl_high, limited)
+        if incl == wide.TOO_WIDE:
+            return -1
         excl = limited
         notes |= NOTE_TAX_SCALED
     if mode != TAX_NONE:
@@ -367,6 +375,9 @@ def _refuse(at: int, out: Settled) -> None:
     out.step_component[at, :] = FREE
     out.step_cost[at, :] = 0
     out.cost[at, :] = 0
+    out.excl_e4[at, :] = 0
+    out.incl_e4[at, :] = 0
+    out.rated_cost[at] = 0
 
 
 @kernel
@@ -381,9 +392,9 @@ def _settle(book: Book, sessions: Sessions, pieces: Pieces, out: Settled, by_rat
         _flats(book, sessions, at, out, by_rate)
         for category in range(CATEGORIES):
             out.rated_cost[at] += out.cost[at, category]
-        more = _steps(book, sheet, at, out, by_rate)
-        if more < 0:
-            out.rated_cost[at] = 0
+        stepped = _steps(book, sheet, at, out, by_rate)
+        limited = _totals(book, sheet, at, out, by_rate) if stepped >= 0 else -1
+        if limited < 0:
             _refuse(at, out)
             continue
-        out.notes[at] = notes | more | _totals(book, sheet, at, out, by_rate)
+        out.notes[at] = notes | stepped | limited

@@ -14,7 +14,8 @@ from rating.jit import inlined, kernel
 
 ZERO: Final = uint64(0)
 ONE: Final = uint64(1)
-_LIMIT: Final = uint64(2**62)  # results from here on are refused
+TOO_WIDE: Final = -(2**63)  # what functions here return instead of a result of 2^62 or more
+_LIMIT: Final = uint64(2**62)
 _MASK: Final = uint64(0xFFFFFFFF)
 _HALF: Final = uint64(32)
 _SIGN: Final = uint64(63)
@@ -80,14 +81,14 @@ def _at_most(a: tuple[uint64, uint64, uint64], b: tuple[uint64, uint64, uint64])
 
 @inlined
 def _result(whole: uint64) -> int:
-    return int(int64(whole)) if whole < _LIMIT else int(int64(-1))
+    return int(int64(whole)) if whole < _LIMIT else TOO_WIDE
 
 
 @inlined
 def _short_quotient(low: uint64, high: uint64, by: uint64) -> int:
-    """floor((low, high) / by) for a divisor below 2^32, digit by digit of 32 bits; -1 where it is 2^62 or more."""
+    """floor((low, high) / by) for a divisor below 2^32, digit by digit of 32 bits."""
     if high >= by:
-        return int(int64(-1))
+        return TOO_WIDE
     rest = (high << _HALF) | (low >> _HALF)  # high < by < 2^32: nothing is lost
     upper = rest // by
     rest = ((rest % by) << _HALF) | (low & _MASK)
@@ -96,7 +97,7 @@ def _short_quotient(low: uint64, high: uint64, by: uint64) -> int:
 
 @kernel
 def quotient(low: uint64, high: uint64, factor: uint64, by_low: uint64, by_high: uint64) -> int:
-    """floor((low, high) × factor / (by_low, by_high)); -1 where it is 2^62 or more.
+    """floor((low, high) × factor / (by_low, by_high)); TOO_WIDE where it is 2^62 or more.
 
     The largest q with q × divisor <= dividend, found bit by bit: no 192-bit division is needed.
     """
@@ -106,7 +107,7 @@ def quotient(low: uint64, high: uint64, factor: uint64, by_low: uint64, by_high:
     if by_high == ZERO and dividend[2] == ZERO and dividend[1] == ZERO:
         return _result(dividend[0] // by_low)
     if _at_most(_times(by_low, by_high, _LIMIT), dividend):
-        return int(int64(-1))
+        return TOO_WIDE
     found = ZERO
     for bit in range(61, -1, -1):
         candidate = found | (ONE << uint64(bit))
@@ -117,8 +118,9 @@ def quotient(low: uint64, high: uint64, factor: uint64, by_low: uint64, by_high:
 
 @kernel
 def divided(low: uint64, high: uint64, denominator: int) -> int:
-    """A two's complement number over a positive int64, truncated toward zero; |result| < 2^62."""
-    if is_negative(high):
+    """A two's complement number over a positive int64, truncated toward zero; TOO_WIDE where it is 2^62 or more."""
+    negative = is_negative(high)
+    if negative:
         low, high = negate(low, high)
-        return -quotient(low, high, ONE, uint64(denominator), ZERO)
-    return quotient(low, high, ONE, uint64(denominator), ZERO)
+    whole = quotient(low, high, ONE, uint64(denominator), ZERO)
+    return -whole if negative and whole != TOO_WIDE else whole
