@@ -4,6 +4,7 @@ One Store per thread. Nothing is retried here: a retry that nobody planned is ho
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -144,8 +145,8 @@ def _options(settings: Settings, timeout_s: float | None, database: str) -> dict
         "ca_cert": settings.clickhouse_ca_file or None,
         "client_cert": settings.clickhouse_cert_file or None,
         "client_cert_key": settings.clickhouse_key_file or None,
-        "connect_timeout": settings.clickhouse_connect_timeout_s,
-        "send_receive_timeout": timeout_s or settings.clickhouse_timeout_s,
+        "connect_timeout": math.ceil(settings.clickhouse_connect_timeout_s),  # the library takes whole seconds
+        "send_receive_timeout": math.ceil(timeout_s or settings.clickhouse_timeout_s),
         "compress": not local,
         "query_retries": 0,
         "autogenerate_session_id": False,

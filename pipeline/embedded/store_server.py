@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         try:
             body = self._body()
-        except (Refused, ValueError, zlib.error, zstandard.ZstdError, RuntimeError) as error:
+        except (Refused, ValueError) as error:
             self.close_connection = True
             return self._failed(
                 EngineError(f"Code: 354. DB::Exception: Can't read the body: {error}. (INFLATE_FAILED)")
@@ -181,17 +181,20 @@ def _chunked(stream: BufferedIOBase) -> bytes:
 
 
 def _decompressed(raw: bytes, coding: str) -> bytes:
-    match coding.lower():
-        case "" | "identity":
-            return raw
-        case "lz4":
-            return bytes(lz4.frame.decompress(raw))
-        case "zstd":
-            return zstandard.ZstdDecompressor().decompressobj().decompress(raw)
-        case "gzip":
-            return gzip.decompress(raw)
-        case "deflate":
-            return zlib.decompress(raw)
+    try:
+        match coding.lower():
+            case "" | "identity":
+                return raw
+            case "lz4":
+                return bytes(lz4.frame.decompress(raw))
+            case "zstd":
+                return zstandard.ZstdDecompressor().decompressobj().decompress(raw)
+            case "gzip":
+                return gzip.decompress(raw)
+            case "deflate":
+                return zlib.decompress(raw)
+    except (RuntimeError, zstandard.ZstdError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Refused(f"it is not {coding}: {error}") from error
     raise Refused(f"Content-Encoding {coding} is not known here")
 
 
