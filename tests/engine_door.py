@@ -44,6 +44,10 @@ NAMES = {number: name for name, number in STATES.items()}
 DAY_MS = 86_400_000
 
 
+class RefusedError(Exception):
+    """The kernel rated nothing; the argument is its code (rating.kernel)."""
+
+
 class _Columns(NamedTuple):
     """Intervals as columns, one row each; marks of a row at first_mark .. first_mark + n_marks."""
 
@@ -142,7 +146,8 @@ def rate(book: Book, sessions: Sequence[Session]) -> Rated:
     columns, marks = _rows(sessions)
     pieces, ends = empty_pieces(64 * len(columns.start) + 64), np.zeros(len(columns.start), np.int64)
     written = _rate_all(book, 0, columns, marks, pieces, ends)
-    assert written >= 0, f"the kernel refused: {written}"
+    if written < 0:
+        raise RefusedError(written)
     first_rows = np.searchsorted(columns.session, np.arange(len(sessions) + 1))
     bounds = np.concatenate([[0], ends])[first_rows]
     flats = np.array([_flats(book, session) for session in sessions], np.int32)

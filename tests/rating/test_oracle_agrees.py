@@ -9,15 +9,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rating.errors import TariffError
+from rating.kernel import OUT_OF_BOUNDS
+from rating.money import COST_PER_UNIT
+from rating.settle import BEYOND_BOUNDS
 from rating.tariff import parse_tariff
 from tests.bulk import compare, differing_money, differing_pieces
-from tests.engine_door import rate, sheet_of
+from tests.engine_door import RefusedError, rate, sheet_of
 from tests.generated import Pair
 from tests.oracle import Interval, Mark, Session, Tariff
 from tests.oracle_bill import settle
 from tests.strategies import broken_tariffs, json_values, pairs, tariffs
 
 SESSIONS = 100_000
+BOUND = 2**60  # cost units of one dimension of one session: 6.4 million currency units
 RELAXED = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -59,6 +63,59 @@ def test_what_flowed_before_an_instant_is_priced_by_what_held_before_it() -> Non
         (16_999_900, (1, 0)),
     ]
     agree(Pair(tariff, "UTC", "2.2.1", [session]))
+
+
+def one_price(price: float, **more: Any) -> dict[str, Any]:
+    """A tariff with one ENERGY, TIME and FLAT price."""
+    components = [{"type": name, "price": price, "step_size": 0, **more} for name in ("ENERGY", "TIME", "FLAT")]
+    head = {"country_code": "NL", "party_id": "TST", "id": "1", "currency": "EUR"}
+    return {**head, "elements": [{"price_components": components}]}
+
+
+def charged(length_ms: int, energy_mwh: int) -> Session:
+    return Session([Interval(1_767_225_600_000, 1_767_225_600_000 + length_ms, energy_mwh)], [Mark(0, "CHARGING")])
+
+
+@RELAXED
+@given(pairs(), st.integers(-999_999, 999_999))
+def test_negative_prices_agree_with_the_oracle(pair: Pair, price_e4: int) -> None:
+    """Prices that follow an exchange do fall below zero."""
+    for element in pair.tariff["elements"]:
+        element["price_components"][0]["price"] = price_e4 / 10_000
+    agree(pair)
+
+
+@RELAXED
+@given(
+    st.integers(1, 6 * 10**10).map(lambda e4: e4 / 10_000),
+    st.sampled_from((0, 20, 999.9999)),
+    st.integers(0, 2**62),
+    st.integers(0, 2**40),
+    st.sampled_from(("YES", "NO", "N/A")),
+)
+def test_quantities_up_to_the_edge_of_64_bits_agree_or_are_refused(
+    price: float, vat: float, energy_mwh: int, length_ms: int, mode: str
+) -> None:
+    tariff = one_price(price, vat=vat) | {"tax_included": mode}
+    session = charged(length_ms, energy_mwh)
+    try:
+        rated = rate(sheet_of(tariff, "UTC", "2.3.0", [session]), [session])
+    except RefusedError:
+        rated = None
+    cost = round(price * 10_000) * max(energy_mwh * 18, length_ms * 5, 18_000_000)
+    if rated is None or rated.settled.status[0] == BEYOND_BOUNDS:
+        # At least a million currency units, or energy × time beyond 2^62: no charging session.
+        assert cost > 1_000_000 * COST_PER_UNIT or energy_mwh * length_ms > 2**62
+        return
+    agree(Pair(tariff, "UTC", "2.3.0", [session]))
+
+
+def test_the_largest_session_that_is_rated_is_rated_exactly_and_the_next_is_refused() -> None:
+    tariff = one_price(999_999.9999, vat=21)
+    largest = BOUND // (18 * 9_999_999_999)
+    agree(Pair(tariff, "UTC", "2.2.1", [charged(1000, largest)]))
+    with pytest.raises(RefusedError, match=str(OUT_OF_BOUNDS)):
+        rate(sheet_of(tariff, "UTC", "2.2.1", [charged(1000, largest + 1)]), [charged(1000, largest + 1)])
 
 
 @RELAXED
