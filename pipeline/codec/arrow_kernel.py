@@ -115,7 +115,7 @@ def known_names(texts: Texts, names: Names) -> _I32:
             start = bounds[index]
             length = bounds[index + 1] - start
             if length > 0:
-                found[index] = index_of(names, data, start, length)
+                found[index] = index_of(names, data.ctypes.data + start, length)
     return found
 
 

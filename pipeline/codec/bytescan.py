@@ -2,6 +2,7 @@
 
 Every function answers -1 (or FAILED) for anything unusual: an escape, a byte beyond ASCII, an exponent, a sign, a rare
 date. The caller then gives the whole record to `twin`. Nothing here reads further than PADDING past the buffer's end.
+Positions are addresses: an integer argument costs a call far less than an array does.
 """
 
 from typing import Any
@@ -39,26 +40,15 @@ _MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int6
 _FRACTION_MS = np.array([0, 100, 10, 1], np.int64)
 
 
-def _pointer(context: Any, builder: Any, signature: Any, args: Any, bits: int) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, args[0])
-    return builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(bits).as_pointer())
+def _loader(bits: int, result: Any) -> Any:
+    def typed(_typing: Any, at: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], ir.IntType(bits).as_pointer())
+            return builder.zext(builder.load(pointer, align=1), ir.IntType(64))
 
+        return result(types.int64), generate
 
-def _load8_code(_typing: Any, array: Any, at: Any) -> Any:
-    # Eight bytes from `at` as a little-endian uint64; unchecked.
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature, args, 64), align=1)
-
-    return types.uint64(array, types.intp), generate
-
-
-def _load1_code(_typing: Any, array: Any, at: Any) -> Any:
-    # The byte at `at` as an int64; unchecked.
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.zext(builder.load(_pointer(context, builder, signature, args, 8), align=1), ir.IntType(64))
-
-    return types.int64(array, types.intp), generate
+    return intrinsic(typed)
 
 
 def _trailing_zeros_code(_typing: Any, word: Any) -> Any:
@@ -68,63 +58,83 @@ def _trailing_zeros_code(_typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-load8: Any = intrinsic(_load8_code)
-load1: Any = intrinsic(_load1_code)
+load8: Any = _loader(64, types.uint64)  # eight bytes at an address, little-endian
+load1: Any = _loader(8, types.int64)  # the byte at an address
 _trailing_zeros: Any = intrinsic(_trailing_zeros_code)
 
 
 @numba.njit(nogil=True, cache=True, inline="never")
-def string_end(buffer: Bytes, at: int) -> int:
+def string_end(at: int) -> int:
     """Where the closing quote of the string that starts at `at` stands."""
     while True:
-        word = load8(buffer, at)
+        word = load8(at)
         quotes = word ^ _QUOTES
         slashes = word ^ _BACKSLASHES
         found = ((quotes - _ONES) & ~quotes) | ((slashes - _ONES) & ~slashes) | ((word - _BLANKS) & ~word) | word
         found &= _HIGH
         if found != _ZERO:
             end: int = at + (_trailing_zeros(found) >> 3)
-            return end if load1(buffer, end) == QUOTE else FAILED
+            return end if load1(end) == QUOTE else FAILED
         at += 8
 
 
 @numba.njit(nogil=True, cache=True)
-def masked8(buffer: Bytes, at: int, length: int) -> Any:
-    """The first `length` (at most 8) bytes from `at` as a little-endian word; 0 for none."""
+def masked8(at: int, length: int) -> Any:
+    """The first `length` bytes from `at`, at most 8, as a little-endian word; 0 for none."""
     if length <= 0:
         return _ZERO
-    word = load8(buffer, at)
+    word = load8(at)
     if length < 8:
         word &= _ALL >> (_SIXTY_FOUR - _EIGHT * np.uint64(length))
     return word
 
 
 @numba.njit(nogil=True, cache=True)
-def blanks_end(buffer: Bytes, at: int) -> int:
+def same_bytes(one: int, other: int, length: int) -> bool:
+    """Whether the same bytes stand at both addresses."""
+    for position in range(0, length, 8):
+        if masked8(one + position, length - position) != masked8(other + position, length - position):
+            return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def holds_byte(at: int, length: int, byte: int) -> bool:
+    """Whether any of the bytes at `at` is `byte`."""
+    pattern = np.uint64(byte) * _ONES
+    for position in range(0, length, 8):
+        differing = masked8(at + position, length - position) ^ pattern
+        if (differing - _ONES) & ~differing & _HIGH != _ZERO:
+            return True
+    return False
+
+
+@numba.njit(nogil=True, cache=True)
+def blanks_end(at: int) -> int:
     """The first position from `at` on that is not JSON white space."""
     while True:
-        byte = load1(buffer, at)
+        byte = load1(at)
         if byte != 0x20 and byte != 0x0A and byte != 0x0D and byte != 0x09:
             return at
         at += 1
 
 
 @numba.njit(nogil=True, cache=True)
-def after_colon(buffer: Bytes, at: int) -> int:
+def after_colon(at: int) -> int:
     """The start of a member's value, from just behind its name."""
-    at = blanks_end(buffer, at)
-    return blanks_end(buffer, at + 1) if load1(buffer, at) == COLON else FAILED
+    at = blanks_end(at)
+    return blanks_end(at + 1) if load1(at) == COLON else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def number_at(buffer: Bytes, at: int, quoted: bool) -> tuple[int, int, int]:
+def number_at(at: int, quoted: bool) -> tuple[int, int, int]:
     """End, digits as an integer and decimals of the unsigned number at `at`; quoted ones may start with zeros."""
     number = 0
     decimals = -1
     start = at
     digits = 0
     while True:
-        byte = load1(buffer, at)
+        byte = load1(at)
         digit = byte - _ZERO_DIGIT
         if 0 <= digit <= 9:
             number = number * 10 + digit
@@ -135,26 +145,26 @@ def number_at(buffer: Bytes, at: int, quoted: bool) -> tuple[int, int, int]:
         else:
             break
         at += 1
-    leading = load1(buffer, start) == _ZERO_DIGIT and digits - max(decimals, 0) > 1
+    leading = load1(start) == _ZERO_DIGIT and digits - max(decimals, 0) > 1
     if digits == 0 or digits > _MAX_DIGITS or decimals == 0 or (leading and not quoted):
         return FAILED, 0, 0
     return at, number, max(decimals, 0)
 
 
 @numba.njit(nogil=True, cache=True)
-def _two_digits(buffer: Bytes, at: int) -> int:
+def _two_digits(at: int) -> int:
     """The number that two digits make; 100 or more when they are none."""
-    tens: int = load1(buffer, at) - _ZERO_DIGIT
-    ones: int = load1(buffer, at + 1) - _ZERO_DIGIT
+    tens: int = load1(at) - _ZERO_DIGIT
+    ones: int = load1(at + 1) - _ZERO_DIGIT
     return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else 1000
 
 
 @numba.njit(nogil=True, cache=True)
-def _date_ms(buffer: Bytes, at: int) -> int:
-    century, year = _two_digits(buffer, at), _two_digits(buffer, at + 2)
-    month, day = _two_digits(buffer, at + 5), _two_digits(buffer, at + 8)
+def _date_ms(at: int) -> int:
+    century, year = _two_digits(at), _two_digits(at + 2)
+    month, day = _two_digits(at + 5), _two_digits(at + 8)
     year += century * 100
-    if load1(buffer, at + 4) != _MINUS or load1(buffer, at + 7) != _MINUS:
+    if load1(at + 4) != _MINUS or load1(at + 7) != _MINUS:
         return FAILED
     if not (2010 <= year <= 2099 and 1 <= month <= 12 and day >= 1):
         return FAILED
@@ -166,22 +176,22 @@ def _date_ms(buffer: Bytes, at: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _clock_ms(buffer: Bytes, at: int) -> int:
-    hour, minute, second = _two_digits(buffer, at), _two_digits(buffer, at + 3), _two_digits(buffer, at + 6)
-    colons = load1(buffer, at + 2) == COLON and load1(buffer, at + 5) == COLON
+def _clock_ms(at: int) -> int:
+    hour, minute, second = _two_digits(at), _two_digits(at + 3), _two_digits(at + 6)
+    colons = load1(at + 2) == COLON and load1(at + 5) == COLON
     if hour > 23 or minute > 59 or second > 59 or not colons:
         return FAILED
     return hour * 3_600_000 + minute * 60_000 + second * 1000
 
 
 @numba.njit(nogil=True, cache=True)
-def _zone_ms(buffer: Bytes, at: int, end: int) -> int:
+def _zone_ms(at: int, end: int) -> int:
     """Zone offset; LATEST_MS where there is none that is plain."""
-    sign = load1(buffer, at)
+    sign = load1(at)
     if sign == _Z:
         return 0 if at + 1 == end else LATEST_MS
-    hour, minute = _two_digits(buffer, at + 1), _two_digits(buffer, at + 4)
-    if (sign != _PLUS and sign != _MINUS) or at + 6 != end or load1(buffer, at + 3) != COLON:
+    hour, minute = _two_digits(at + 1), _two_digits(at + 4)
+    if (sign != _PLUS and sign != _MINUS) or at + 6 != end or load1(at + 3) != COLON:
         return LATEST_MS
     if hour > 23 or minute > 59:
         return LATEST_MS
@@ -190,24 +200,24 @@ def _zone_ms(buffer: Bytes, at: int, end: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def instant_at(buffer: Bytes, at: int, end: int) -> int:
+def instant_at(at: int, end: int) -> int:
     """UTC ms of the RFC 3339 text in [at, end), with a zone; FAILED where `instants.instant` has to look at it."""
-    if end - at < 20 or load1(buffer, at + 10) != _T:
+    if end - at < 20 or load1(at + 10) != _T:
         return FAILED
-    date, clock = _date_ms(buffer, at), _clock_ms(buffer, at + 11)
+    date, clock = _date_ms(at), _clock_ms(at + 11)
     if date == FAILED or clock == FAILED:
         return FAILED
     position = at + 19
     fraction = 0
-    if load1(buffer, position) == _DOT:
+    if load1(position) == _DOT:
         first = position + 1
         position = first
-        while position < end and 0 <= load1(buffer, position) - _ZERO_DIGIT <= 9:
+        while position < end and 0 <= load1(position) - _ZERO_DIGIT <= 9:
             if position - first < 3:
-                fraction += (load1(buffer, position) - _ZERO_DIGIT) * _FRACTION_MS[position - first + 1]
+                fraction += (load1(position) - _ZERO_DIGIT) * _FRACTION_MS[position - first + 1]
             position += 1
         if position == first or position - first > _MAX_DIGITS:
             return FAILED
-    zone = _zone_ms(buffer, position, end)
+    zone = _zone_ms(position, end)
     instant = date + clock + fraction - zone
     return instant if zone != LATEST_MS and EARLIEST_MS <= instant < LATEST_MS else FAILED

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec.bytescan import PADDING, Bytes, masked8
+from pipeline.codec.bytescan import PADDING, Bytes, load1, masked8, same_bytes
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -34,7 +34,7 @@ def room_for(names: int, size: int) -> Names:
     return Names(
         np.full(slots, -1, np.int32),
         np.zeros(names + 1, np.int64),
-        np.zeros(size + PADDING, np.uint8),
+        np.empty(size + PADDING, np.uint8),
         np.zeros(1, np.int64),
     )
 
@@ -51,36 +51,25 @@ def texts(names: Names) -> list[str]:
 
 
 @numba.njit(nogil=True, cache=True)
-def index_of(names: Names, buffer: Bytes, at: int, length: int) -> int:
-    """The index of the name in buffer[at : at + length], which becomes known by this. `buffer` must be padded."""
+def index_of(names: Names, at: int, length: int) -> int:
+    """The index of the name of `length` bytes at the address `at`, which becomes known by this."""
     table, ends, arena, used = names
     mixed: Any = np.uint64(length)
     for position in range(0, length, 8):
-        mixed = (mixed ^ masked8(buffer, at + position, min(8, length - position))) * _MIX
+        mixed = (mixed ^ masked8(at + position, length - position)) * _MIX
         mixed ^= mixed >> _SHIFT
     mask = len(table) - 1
     slot: Any = np.int64(mixed & np.uint64(mask))
-    while True:
+    while table[slot] >= 0:
         index = int(table[slot])
-        if index < 0:
-            break
-        if ends[index + 1] - ends[index] == length and _same(arena, ends[index], buffer, at, length):
+        if ends[index + 1] - ends[index] == length and same_bytes(arena.ctypes.data + ends[index], at, length):
             return index
         slot = (slot + 1) & mask
     index = int(used[0])
     start = ends[index]
     for byte in range(length):
-        arena[start + byte] = buffer[at + byte]
+        arena[start + byte] = load1(at + byte)
     table[slot] = index
     ends[index + 1] = start + length
     used[0] = index + 1
     return index
-
-
-@numba.njit(nogil=True, cache=True)
-def _same(one: Bytes, start: int, other: Bytes, at: int, length: int) -> bool:
-    for position in range(0, length, 8):
-        size = min(8, length - position)
-        if masked8(one, start + position, size) != masked8(other, at + position, size):
-            return False
-    return True

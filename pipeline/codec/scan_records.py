@@ -14,14 +14,12 @@ from pipeline.codec.bytescan import (
     FAILED,
     OPEN,
     QUOTE,
-    Bytes,
     blanks_end,
     load1,
     number_at,
     string_end,
 )
 from pipeline.codec.scan_values import (
-    Facts,
     instant_member,
     member_name,
     meter_values,
@@ -31,8 +29,8 @@ from pipeline.codec.scan_values import (
     seen_twice,
     word_member,
 )
+from pipeline.codec.slots import Facts, fact, put
 from pipeline.codec.wordtable import ABSENT, STATE_OF, UNKNOWN, number_of
-from pipeline.metering.columns import ABSENT_I64
 
 MAX_NAME = 255
 MAX_SMALL = 65535
@@ -64,227 +62,209 @@ for _name in _UNINTERESTING.split():
 
 
 @numba.njit(nogil=True, cache=True)
-def text_member(buffer: Bytes, at: int, facts: Facts, slot: int) -> int:
+def text_member(at: int, facts: Facts, slot: int) -> int:
     """A string into the pair of slots at `slot`; the position behind it."""
-    if load1(buffer, at) != QUOTE:
+    if load1(at) != QUOTE:
         return FAILED
-    end = string_end(buffer, at + 1)
-    facts[slot], facts[slot + 1] = at + 1, end - at - 1
+    end = string_end(at + 1)
+    put(facts, slot, at + 1)
+    put(facts, slot + 1, end - at - 1)
     return end + 1 if end != FAILED else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def id_member(buffer: Bytes, at: int, facts: Facts, slot: int) -> int:
+def id_member(at: int, facts: Facts, slot: int) -> int:
     """A transaction id, a string or a plain integer, into the pair of slots at `slot`; the position behind it."""
-    if load1(buffer, at) == QUOTE:
-        return text_member(buffer, at, facts, slot)
-    end, _, decimals = number_at(buffer, at, False)
-    facts[slot], facts[slot + 1] = at, end - at
+    if load1(at) == QUOTE:
+        return text_member(at, facts, slot)
+    end, _, decimals = number_at(at, False)
+    put(facts, slot, at)
+    put(facts, slot + 1, end - at)
     return end if decimals == 0 else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def small_member(buffer: Bytes, at: int, facts: Facts, slot: int, limit: int) -> int:
+def small_member(at: int, facts: Facts, slot: int, limit: int) -> int:
     """An integer from 0 to `limit` into `slot`; the position behind it."""
-    end, facts[slot], decimals = number_at(buffer, at, False)
-    return end if decimals == 0 and facts[slot] <= limit else FAILED
+    end, number, decimals = number_at(at, False)
+    put(facts, slot, number)
+    return end if decimals == 0 and number <= limit else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def amount_member(buffer: Bytes, at: int, facts: Facts, slot: int, quantity: int) -> int:
+def amount_member(at: int, facts: Facts, slot: int, quantity: int) -> int:
     """A bare number in Wh, W or A into `slot` as mWh, mW or mA; the position behind it."""
-    at = number_member(buffer, at, facts)
-    if at == FAILED or facts[slots.QUOTED]:
+    at = number_member(at, facts)
+    if at == FAILED or fact(facts, slots.QUOTED):
         return FAILED
-    facts[slot] = scaled_amount(quantity, facts[slots.NUMBER], 3 - facts[slots.DECIMALS])
-    return at if facts[slot] != FAILED else FAILED
+    put(facts, slot, scaled_amount(quantity, fact(facts, slots.NUMBER), 3 - fact(facts, slots.DECIMALS)))
+    return at if fact(facts, slot) != FAILED else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def state_member(buffer: Bytes, at: int, facts: Facts) -> int:
+def state_member(at: int, facts: Facts) -> int:
     """A status word into STATE; the position behind it."""
-    at = word_member(buffer, at, facts, slots.STATE)
-    facts[slots.STATE] = STATE_OF[facts[slots.STATE]]
-    return at if facts[slots.STATE] != ABSENT else FAILED
+    at = word_member(at, facts, slots.STATE)
+    put(facts, slots.STATE, STATE_OF[fact(facts, slots.STATE)])
+    return at if fact(facts, slots.STATE) != ABSENT else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def skipped_member(buffer: Bytes, at: int) -> int:
+def skipped_member(at: int) -> int:
     """A string or a plain integer of no interest; the position behind it."""
-    if load1(buffer, at) == QUOTE:
-        end = string_end(buffer, at + 1)
+    if load1(at) == QUOTE:
+        end = string_end(at + 1)
         return end + 1 if end != FAILED else FAILED
-    end, _, _ = number_at(buffer, at, False)
+    end, _, _ = number_at(at, False)
     return end
 
 
 @numba.njit(nogil=True, cache=True)
-def _flag_member(buffer: Bytes, at: int, facts: Facts, slot: int) -> int:
-    if load1(buffer, at) == 0x74:  # t
-        facts[slot] = 1
-        rue = load1(buffer, at + 1) == 0x72 and load1(buffer, at + 2) == 0x75 and load1(buffer, at + 3) == 0x65
+def _flag_member(at: int, facts: Facts, slot: int) -> int:
+    if load1(at) == 0x74:  # t
+        put(facts, slot, 1)
+        rue = load1(at + 1) == 0x72 and load1(at + 2) == 0x75 and load1(at + 3) == 0x65
         return at + 4 if rue else FAILED
-    facts[slot] = 0
-    fal = load1(buffer, at) == 0x66 and load1(buffer, at + 1) == 0x61 and load1(buffer, at + 2) == 0x6C
-    return at + 5 if fal and load1(buffer, at + 3) == 0x73 and load1(buffer, at + 4) == 0x65 else FAILED
+    put(facts, slot, 0)
+    fal = load1(at) == 0x66 and load1(at + 1) == 0x61 and load1(at + 2) == 0x6C
+    return at + 5 if fal and load1(at + 3) == 0x73 and load1(at + 4) == 0x65 else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def _inner_object(buffer: Bytes, at: int, facts: Facts, owner: int) -> int:
+def _inner_object(at: int, facts: Facts, owner: int) -> int:
     """The objects transactionInfo, evse and idToken; each member of theirs has one owner and is marked in VALUE."""
-    if load1(buffer, at) != OPEN:
+    if load1(at) != OPEN:
         return FAILED
-    facts[slots.VALUE] = 0
-    at = blanks_end(buffer, at + 1)
+    put(facts, slots.VALUE, 0)
+    at = blanks_end(at + 1)
     more = True
     while more:
-        name, at = member_name(buffer, at)
+        name, at = member_name(at)
         if at == FAILED or name == UNKNOWN or seen_twice(facts, slots.VALUE, name):
             return FAILED
         if owner == _TRANSACTION_INFO and name == _INNER_ID:
-            at = id_member(buffer, at, facts, slots.INNER_ID)
+            at = id_member(at, facts, slots.INNER_ID)
         elif owner == _TRANSACTION_INFO and name == _CHARGING_STATE:
-            at = state_member(buffer, at, facts)
+            at = state_member(at, facts)
         elif owner == _TRANSACTION_INFO and _SKIPPED[name]:
-            at = skipped_member(buffer, at)
+            at = skipped_member(at)
         elif owner == _EVSE and name == _ID:
-            at = small_member(buffer, at, facts, slots.CONNECTOR, MAX_SMALL)
+            at = small_member(at, facts, slots.CONNECTOR, MAX_SMALL)
         elif (owner == _EVSE and name == _CONNECTOR) or (owner == _ID_TOKEN and name == _TYPE):
-            at = skipped_member(buffer, at)
+            at = skipped_member(at)
         elif owner == _ID_TOKEN and name == _ID_TOKEN:
-            at = text_member(buffer, at, facts, slots.TOKEN)
+            at = text_member(at, facts, slots.TOKEN)
         else:
             return FAILED
         if at == FAILED:
             return FAILED
-        more, at = next_member(buffer, at, CLOSE)
-    lacking = owner == _EVSE and facts[slots.VALUE] & _ID_BIT == 0
+        more, at = next_member(at, CLOSE)
+    lacking = owner == _EVSE and fact(facts, slots.VALUE) & _ID_BIT == 0
     return FAILED if lacking else at
 
 
 @numba.njit(nogil=True, cache=True)
-def _payload_member(buffer: Bytes, name: int, at: int, facts: Facts) -> int:
+def _payload_member(name: int, at: int, facts: Facts) -> int:
     if name == _METER_VALUE:
-        return meter_values(buffer, at, facts, facts[slots.VERSION] == 1)
-    if name == _EVSE_ID or (name == _CONNECTOR and facts[slots.VERSION] == 1):
-        return small_member(buffer, at, facts, slots.CONNECTOR, MAX_SMALL)
+        return meter_values(at, facts, fact(facts, slots.VERSION) == 1)
+    if name == _EVSE_ID or (name == _CONNECTOR and fact(facts, slots.VERSION) == 1):
+        return small_member(at, facts, slots.CONNECTOR, MAX_SMALL)
     if name == _CONNECTOR:
-        return skipped_member(buffer, at)  # OCPP 2.x: the plug of the EVSE
+        return skipped_member(at)  # OCPP 2.x: the plug of the EVSE
     if name == _INNER_ID:
-        return id_member(buffer, at, facts, slots.INNER_ID)
+        return id_member(at, facts, slots.INNER_ID)
     if name == _TIMESTAMP:
-        return instant_member(buffer, at, facts, slots.TIME_MS)
+        return instant_member(at, facts, slots.TIME_MS)
     if name == _ID_TAG:
-        return text_member(buffer, at, facts, slots.TOKEN)
+        return text_member(at, facts, slots.TOKEN)
     if name in (_METER_START, _METER_STOP):
-        return amount_member(buffer, at, facts, slots.REGISTER, words.REGISTER)
+        return amount_member(at, facts, slots.REGISTER, words.REGISTER)
     if name in (_STATUS, _CONNECTOR_STATUS):
-        return state_member(buffer, at, facts)
+        return state_member(at, facts)
     if name == _EVENT_TYPE:
-        return word_member(buffer, at, facts, slots.EVENT)
+        return word_member(at, facts, slots.EVENT)
     if name == _SEQ_NO:
-        return small_member(buffer, at, facts, slots.SEQ_NO, MAX_SEQ_NO)
+        return small_member(at, facts, slots.SEQ_NO, MAX_SEQ_NO)
     if name == _OFFLINE:
-        return _flag_member(buffer, at, facts, slots.OFFLINE)
+        return _flag_member(at, facts, slots.OFFLINE)
     if name in (_TRANSACTION_INFO, _EVSE, _ID_TOKEN):
-        return _inner_object(buffer, at, facts, name)
-    return skipped_member(buffer, at) if name != UNKNOWN and _SKIPPED[name] else FAILED
+        return _inner_object(at, facts, name)
+    return skipped_member(at) if name != UNKNOWN and _SKIPPED[name] else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def _payload(buffer: Bytes, at: int, facts: Facts) -> int:
-    if load1(buffer, at) != OPEN or facts[slots.ACTION] == ABSENT or facts[slots.VERSION] == 0:
+def _payload(at: int, facts: Facts) -> int:
+    if load1(at) != OPEN or fact(facts, slots.ACTION) == ABSENT or fact(facts, slots.VERSION) == 0:
         return FAILED  # the payload came before what tells how to read it
-    at = blanks_end(buffer, at + 1)
+    at = blanks_end(at + 1)
     more = True
     while more:
-        name, at = member_name(buffer, at)
+        name, at = member_name(at)
         if at == FAILED or seen_twice(facts, slots.PAYLOAD, name):
             return FAILED
-        at = _payload_member(buffer, name, at, facts)
+        at = _payload_member(name, at, facts)
         if at == FAILED:
             return FAILED
-        more, at = next_member(buffer, at, CLOSE)
+        more, at = next_member(at, CLOSE)
     return at
 
 
 @numba.njit(nogil=True, cache=True)
-def _version_member(buffer: Bytes, at: int, facts: Facts) -> int:
-    at = word_member(buffer, at, facts, slots.VERSION)
-    number = facts[slots.VERSION]
+def _version_member(at: int, facts: Facts) -> int:
+    at = word_member(at, facts, slots.VERSION)
+    number = fact(facts, slots.VERSION)
     if number < _V16 or number >= _V16 + 7:
         return FAILED
-    facts[slots.VERSION] = 1 if number < _V16 + 3 else 2
+    put(facts, slots.VERSION, 1 if number < _V16 + 3 else 2)
     return at
 
 
 @numba.njit(nogil=True, cache=True)
-def _top_member(buffer: Bytes, name: int, at: int, facts: Facts) -> int:
+def _top_member(name: int, at: int, facts: Facts) -> int:
     if name == _POINT:
-        return text_member(buffer, at, facts, slots.POINT)
+        return text_member(at, facts, slots.POINT)
     if name == _OUTER_ID:
-        return id_member(buffer, at, facts, slots.OUTER_ID)
+        return id_member(at, facts, slots.OUTER_ID)
     if name == _TIMESTAMP:
-        return instant_member(buffer, at, facts, slots.TIME_MS)
+        return instant_member(at, facts, slots.TIME_MS)
     if name == _ENERGY:
-        return amount_member(buffer, at, facts, slots.REGISTER, words.REGISTER)
+        return amount_member(at, facts, slots.REGISTER, words.REGISTER)
     if name == _FLAT_CONNECTOR:
-        return small_member(buffer, at, facts, slots.CONNECTOR, MAX_SMALL)
+        return small_member(at, facts, slots.CONNECTOR, MAX_SMALL)
     if name == _POWER:
-        return amount_member(buffer, at, facts, slots.POWER, words.POWER)
+        return amount_member(at, facts, slots.POWER, words.POWER)
     if name == _CURRENT:
-        return amount_member(buffer, at, facts, slots.CURRENT, words.CURRENT)
+        return amount_member(at, facts, slots.CURRENT, words.CURRENT)
     if name == _EVENT:
-        return word_member(buffer, at, facts, slots.EVENT)
+        return word_member(at, facts, slots.EVENT)
     if name == _STATE:
-        return state_member(buffer, at, facts)
+        return state_member(at, facts)
     if name == _FLAT_TOKEN:
-        return text_member(buffer, at, facts, slots.TOKEN)
+        return text_member(at, facts, slots.TOKEN)
     if name == _RECEIVED:
-        return instant_member(buffer, at, facts, slots.RECEIVED_MS)
+        return instant_member(at, facts, slots.RECEIVED_MS)
     if name == _VERSION:
-        return _version_member(buffer, at, facts)
+        return _version_member(at, facts)
     if name == _ACTION:
-        return word_member(buffer, at, facts, slots.ACTION)
+        return word_member(at, facts, slots.ACTION)
     if name == _PAYLOAD:
-        return _payload(buffer, at, facts)
+        return _payload(at, facts)
     return FAILED
 
 
 @numba.njit(nogil=True, cache=True)
-def forget(facts: Facts) -> None:
-    """Makes the slots ready for the next record."""
-    facts[: slots.POINT] = 0
-    facts[slots.POINT : slots.RECEIVED_MS] = FAILED
-    facts[slots.RECEIVED_MS] = FAILED
-    facts[slots.VERSION] = 0
-    facts[slots.ACTION] = ABSENT
-    facts[slots.TIME_MS] = FAILED
-    facts[slots.CONNECTOR] = 0
-    facts[slots.EVENT] = ABSENT
-    facts[slots.STATE] = -1
-    facts[slots.SEQ_NO] = -1
-    facts[slots.OFFLINE] = 0
-    facts[slots.REGISTER : slots.ENTRIES] = ABSENT_I64
-    facts[slots.ENTRIES] = 0
-    facts[slots.LINE_CONTEXT] = FAILED
-    facts[slots.UNIT_DEFAULTED] = 0
-    facts[slots.AMOUNTS : slots.AMOUNTS_END] = ABSENT_I64
-
-
-@numba.njit(nogil=True, cache=True)
-def scan_record(buffer: Bytes, start: int, end: int, facts: Facts) -> bool:
+def scan_record(start: int, end: int, facts: Facts) -> bool:
     """Reads the record in [start, end) into its slots; False where the twin has to."""
-    if load1(buffer, start) != OPEN:
+    if load1(start) != OPEN:
         return False
-    at = blanks_end(buffer, start + 1)
+    at = blanks_end(start + 1)
     more = True
     while more:
-        name, at = member_name(buffer, at)
+        name, at = member_name(at)
         if at == FAILED or seen_twice(facts, slots.TOP, name):
             return False
-        at = _top_member(buffer, name, at, facts)
+        at = _top_member(name, at, facts)
         if at == FAILED:
             return False
-        more, at = next_member(buffer, at, CLOSE)
+        more, at = next_member(at, CLOSE)
     return at == end

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from pipeline.codec import slots
 from pipeline.codec import vocabulary as words
-from pipeline.codec.bytescan import FAILED, Bytes, load1, masked8
+from pipeline.codec.bytescan import FAILED, Bytes, holds_byte, load1, masked8, same_bytes
 from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
 from pipeline.codec.names import Names, index_of
 from pipeline.codec.records import TRANSACTION_ID_BYTES
-from pipeline.codec.scan_records import MAX_NAME, forget, scan_record
-from pipeline.codec.scan_values import Facts
+from pipeline.codec.scan_records import MAX_NAME, scan_record
+from pipeline.codec.slots import Facts, fact, put
 from pipeline.codec.wordtable import ABSENT, number_of
 from pipeline.metering import columns
 from pipeline.metering.columns import ABSENT_I64
@@ -64,36 +64,36 @@ _LARGEST_FIRST, _LARGEST_SECOND, _LARGEST_THIRD = (np.uint64(word) for word in _
 
 @numba.njit(nogil=True, cache=True)
 def _members_are(facts: Facts, slot: int, required: int, allowed: int) -> bool:
-    seen = int(facts[slot])
+    seen = int(fact(facts, slot))
     return seen & required == required and seen & ~allowed == 0
 
 
 @numba.njit(nogil=True, cache=True)
-def _usable_id(buffer: Bytes, at: int, length: int) -> bool:
+def _usable_id(at: int, length: int) -> bool:
     """Whether the id is one that `fields.transaction_id` would take at once."""
     if length < 1 or length > TRANSACTION_ID_BYTES:
         return False
-    if length == 1 and load1(buffer, at) == 0x30:
+    if length == 1 and load1(at) == 0x30:
         return False
-    if length == 2 and load1(buffer, at) == 0x2D and load1(buffer, at + 1) == 0x31:
+    if length == 2 and load1(at) == 0x2D and load1(at + 1) == 0x31:
         return False
     if length != 19:
         return True
-    same = masked8(buffer, at, 8) == _LARGEST_FIRST and masked8(buffer, at + 8, 8) == _LARGEST_SECOND
-    return not (same and masked8(buffer, at + 16, 3) == _LARGEST_THIRD)
+    same = masked8(at, 8) == _LARGEST_FIRST and masked8(at + 8, 8) == _LARGEST_SECOND
+    return not (same and masked8(at + 16, 3) == _LARGEST_THIRD)
 
 
 @numba.njit(nogil=True, cache=True)
 def _total(facts: Facts, quantity: int) -> tuple[int, int]:
     """As `lines._total`: the total, else the sum of the phases, else absent; and its flag."""
     slot = slots.AMOUNTS + 4 * quantity
-    if facts[slot] != ABSENT_I64:
-        return facts[slot], 0
+    if fact(facts, slot) != ABSENT_I64:
+        return fact(facts, slot), 0
     amount = 0
     phases = 0
     for phase in range(1, 4):
-        if facts[slot + phase] != ABSENT_I64:
-            amount += facts[slot + phase]
+        if fact(facts, slot + phase) != ABSENT_I64:
+            amount += fact(facts, slot + phase)
             phases += 1
     if phases == 0:
         return ABSENT_I64, 0
@@ -103,7 +103,7 @@ def _total(facts: Facts, quantity: int) -> tuple[int, int]:
 @numba.njit(nogil=True, cache=True)
 def _put_entry(facts: Facts, sample: Sample) -> None:
     """The amounts of the one meterValue entry into the sample (as `lines.read_line`)."""
-    flags = columns.FLAG_UNIT_DEFAULTED if facts[slots.UNIT_DEFAULTED] else 0
+    flags = columns.FLAG_UNIT_DEFAULTED if fact(facts, slots.UNIT_DEFAULTED) else 0
     energy, how = _total(facts, words.REGISTER)
     if energy == ABSENT_I64:
         energy, how = _total(facts, words.INTERVAL)
@@ -112,13 +112,13 @@ def _put_entry(facts: Facts, sample: Sample) -> None:
     sample.flags |= np.uint32(flags | how)
     sample.power_mw = _total(facts, words.POWER)[0]
     sample.current_ma = _total(facts, words.CURRENT)[0]
-    soc = facts[slots.AMOUNTS + 4 * words.SOC]
+    soc = fact(facts, slots.AMOUNTS + 4 * words.SOC)
     sample.soc_permille = soc if soc != ABSENT_I64 else -1
     said = 0
     live = 0
     for slot in range(slots.AMOUNTS + 4 * words.CURRENT + 1, slots.AMOUNTS + 4 * words.CURRENT + 4):
-        said += facts[slot] != ABSENT_I64
-        live += facts[slot] > 0
+        said += fact(facts, slot) != ABSENT_I64
+        live += fact(facts, slot) > 0
     if said:
         sample.phases_said = said
         sample.phases_live = live
@@ -129,8 +129,8 @@ def _start(facts: Facts, sample: Sample, kind: int, context: int) -> None:
     """What every line has: kind, context, time, state and nothing measured."""
     sample.kind = kind
     sample.context = context
-    sample.time_ms = facts[slots.TIME_MS]
-    sample.state = facts[slots.STATE]
+    sample.time_ms = fact(facts, slots.TIME_MS)
+    sample.state = fact(facts, slots.STATE)
     sample.register_mwh = ABSENT_I64
     sample.power_mw = ABSENT_I64
     sample.current_ma = ABSENT_I64
@@ -144,7 +144,7 @@ def _start(facts: Facts, sample: Sample, kind: int, context: int) -> None:
 def _put_flat(facts: Facts, sample: Sample) -> bool:
     if not _members_are(facts, slots.TOP, _FLAT, _FLAT_ALLOWED):
         return False
-    event = facts[slots.EVENT]
+    event = fact(facts, slots.EVENT)
     if event in (ABSENT, _SAMPLE):
         _start(facts, sample, columns.KIND_SAMPLE, columns.CONTEXT_PERIODIC)
     elif event == _FLAT_START:
@@ -153,23 +153,23 @@ def _put_flat(facts: Facts, sample: Sample) -> bool:
         _start(facts, sample, columns.KIND_STOP, columns.CONTEXT_END)
     else:
         return False
-    sample.register_mwh = facts[slots.REGISTER]
-    sample.power_mw = facts[slots.POWER]
-    sample.current_ma = facts[slots.CURRENT]
+    sample.register_mwh = fact(facts, slots.REGISTER)
+    sample.power_mw = fact(facts, slots.POWER)
+    sample.current_ma = fact(facts, slots.CURRENT)
     return True
 
 
 @numba.njit(nogil=True, cache=True)
 def _put_status(facts: Facts, sample: Sample) -> bool:
-    reserved = facts[slots.STATE] == columns.STATE_RESERVED
+    reserved = fact(facts, slots.STATE) == columns.STATE_RESERVED
     _start(facts, sample, columns.KIND_RESERVE if reserved else columns.KIND_STATUS, columns.CONTEXT_OTHER)
     return True
 
 
 @numba.njit(nogil=True, cache=True)
 def _put_values(facts: Facts, sample: Sample) -> bool:
-    facts[slots.TIME_MS] = facts[slots.ENTRY_MS]
-    context = facts[slots.LINE_CONTEXT]
+    put(facts, slots.TIME_MS, fact(facts, slots.ENTRY_MS))
+    context = fact(facts, slots.LINE_CONTEXT)
     _start(facts, sample, columns.KIND_SAMPLE, columns.CONTEXT_OTHER if context == FAILED else context)
     _put_entry(facts, sample)
     return True
@@ -177,7 +177,7 @@ def _put_values(facts: Facts, sample: Sample) -> bool:
 
 @numba.njit(nogil=True, cache=True)
 def _put_16(facts: Facts, sample: Sample) -> bool:
-    action = facts[slots.ACTION]
+    action = fact(facts, slots.ACTION)
     if action == _METER_VALUES:
         return _members_are(facts, slots.PAYLOAD, _VALUES16, _VALUES16_ALLOWED) and _put_values(facts, sample)
     if action == _STATUS_NOTIFICATION:
@@ -188,7 +188,7 @@ def _put_16(facts: Facts, sample: Sample) -> bool:
         _start(facts, sample, columns.KIND_STOP, columns.CONTEXT_END)
     else:
         return False
-    sample.register_mwh = facts[slots.REGISTER]
+    sample.register_mwh = fact(facts, slots.REGISTER)
     sample.flags = np.uint32(columns.FLAG_WHOLE_WH)
     return True
 
@@ -196,7 +196,7 @@ def _put_16(facts: Facts, sample: Sample) -> bool:
 @numba.njit(nogil=True, cache=True)
 def _put_event(facts: Facts, sample: Sample) -> bool:
     """TransactionEvent where all of it is one line (as `messages.read_event2`)."""
-    event = facts[slots.EVENT]
+    event = fact(facts, slots.EVENT)
     kind, context = columns.KIND_SAMPLE, columns.CONTEXT_OTHER
     if event == _STARTED:
         kind, context = columns.KIND_START, columns.CONTEXT_BEGIN
@@ -204,25 +204,25 @@ def _put_event(facts: Facts, sample: Sample) -> bool:
         kind, context = columns.KIND_STOP, columns.CONTEXT_END
     elif event != _UPDATED:
         return False
-    if facts[slots.ENTRIES]:
-        own = kind != columns.KIND_SAMPLE and facts[slots.LINE_CONTEXT] == context
-        if not own and facts[slots.ENTRY_MS] != facts[slots.TIME_MS]:
-            if kind != columns.KIND_SAMPLE or facts[slots.STATE] != columns.STATE_UNKNOWN:
+    if fact(facts, slots.ENTRIES):
+        own = kind != columns.KIND_SAMPLE and fact(facts, slots.LINE_CONTEXT) == context
+        if not own and fact(facts, slots.ENTRY_MS) != fact(facts, slots.TIME_MS):
+            if kind != columns.KIND_SAMPLE or fact(facts, slots.STATE) != columns.STATE_UNKNOWN:
                 return False
-            facts[slots.TIME_MS] = facts[slots.ENTRY_MS]
-        if kind == columns.KIND_SAMPLE and facts[slots.LINE_CONTEXT] != FAILED:
-            context = facts[slots.LINE_CONTEXT]
+            put(facts, slots.TIME_MS, fact(facts, slots.ENTRY_MS))
+        if kind == columns.KIND_SAMPLE and fact(facts, slots.LINE_CONTEXT) != FAILED:
+            context = fact(facts, slots.LINE_CONTEXT)
     _start(facts, sample, kind, context)
-    if facts[slots.ENTRIES]:
+    if fact(facts, slots.ENTRIES):
         _put_entry(facts, sample)
-    if facts[slots.OFFLINE]:
+    if fact(facts, slots.OFFLINE):
         sample.flags |= np.uint32(columns.FLAG_OFFLINE)
     return True
 
 
 @numba.njit(nogil=True, cache=True)
 def _put_2(facts: Facts, sample: Sample) -> bool:
-    action = facts[slots.ACTION]
+    action = fact(facts, slots.ACTION)
     if action == _TRANSACTION_EVENT:
         return _members_are(facts, slots.PAYLOAD, _EVENT2, _EVENT2_ALLOWED) and _put_event(facts, sample)
     if action == _METER_VALUES:
@@ -234,85 +234,87 @@ def _put_2(facts: Facts, sample: Sample) -> bool:
 
 @numba.njit(nogil=True, cache=True)
 def _put_message(facts: Facts, sample: Sample) -> bool:
-    if facts[slots.VERSION] == 0:
+    if fact(facts, slots.VERSION) == 0:
         return _put_flat(facts, sample)
     if not _members_are(facts, slots.TOP, _ENVELOPE, _ENVELOPE_ALLOWED):
         return False
-    return _put_16(facts, sample) if facts[slots.VERSION] == 1 else _put_2(facts, sample)
+    return _put_16(facts, sample) if fact(facts, slots.VERSION) == 1 else _put_2(facts, sample)
 
 
 @numba.njit(nogil=True, cache=True)
-def put_row(buffer: Bytes, facts: Facts, record_ms: int, sample: Sample, id_bytes: Bytes) -> bool:
+def put_row(facts: Facts, record_ms: int, sample: Sample, id_bytes: Bytes) -> bool:
     """Everything in a sample but its names and offset, and the transaction id's bytes; False where the twin has to."""
     if not _put_message(facts, sample):
         return False
-    received = facts[slots.RECEIVED_MS]
+    received = fact(facts, slots.RECEIVED_MS)
     if received == FAILED:
         received = record_ms if EARLIEST_MS <= record_ms < LATEST_MS else sample.time_ms
     sample.received_ms = received
-    sample.connector_id = facts[slots.CONNECTOR]
-    sample.seq_no = facts[slots.SEQ_NO]
+    sample.connector_id = fact(facts, slots.CONNECTOR)
+    sample.seq_no = fact(facts, slots.SEQ_NO)
     sample.line = 0
     sample.signed = columns.SIGNED_NONE
-    slot = slots.INNER_ID if facts[slots.INNER_ID] != FAILED else slots.OUTER_ID
-    at, length = facts[slot], facts[slot + 1]
+    slot = slots.INNER_ID if fact(facts, slots.INNER_ID) != FAILED else slots.OUTER_ID
+    at, length = fact(facts, slot), fact(facts, slot + 1)
     if at == FAILED:
         sample.flags |= np.uint32(columns.FLAG_TXN_UNUSABLE)
         length = 0
-    elif not _usable_id(buffer, at, length):
+    elif not _usable_id(at, length):
         return False
     for byte in range(length):
-        id_bytes[byte] = load1(buffer, at + byte)
+        id_bytes[byte] = load1(at + byte)
     id_bytes[max(length, 0) :] = 0
     return True
 
 
 @numba.njit(nogil=True, cache=True)
-def sent_by(buffer: Bytes, facts: Facts, keys: Bytes, key_start: int, key_end: int) -> bool:
+def sent_by(facts: Facts, key: int, key_length: int) -> bool:
     """Whether the key is the charge point's name, and both names are of a size and look that the twin takes."""
-    at, length = facts[slots.POINT], facts[slots.POINT + 1]
-    if length < 1 or length > MAX_NAME or facts[slots.TOKEN + 1] > MAX_NAME or key_end - key_start != length:
+    at, length = fact(facts, slots.POINT), fact(facts, slots.POINT + 1)
+    if length < 1 or length > MAX_NAME or fact(facts, slots.TOKEN + 1) > MAX_NAME or key_length != length:
         return False
-    for byte in range(length):
-        if load1(buffer, at + byte) != load1(keys, key_start + byte) or load1(buffer, at + byte) == 0x7F:
-            return False
-    return True
+    return same_bytes(at, key, length) and not holds_byte(at, length, 0x7F)
 
 
 @numba.njit(nogil=True, cache=True)
 def scan_batch(
-    buffer: Bytes,
-    bounds: _I64,
-    keys: Bytes,
-    key_bounds: _I64,
-    offsets: _I64,
-    times_ms: _I64,
-    samples: npt.NDArray[np.void],
-    ids: npt.NDArray[np.uint8],
-    owners: _I32,
-    left: _I32,
-    points: Names,
-    tokens: Names,
+    span: tuple[int, int, int, int],
+    values: tuple[Bytes, _I64],
+    keys: tuple[Bytes, _I64],
+    given: tuple[_I64, _I64],
+    found: tuple[npt.NDArray[np.void], Bytes, _I32, _I32],
+    names: tuple[Names, Names],
 ) -> tuple[int, int]:
-    """Rows of the plain records among all; how many, and how many were left to the twin."""
-    facts = np.empty(slots.COUNT, np.int64)
-    rows, lefts = 0, 0
-    for record in range(len(offsets)):
-        forget(facts)
+    """Rows of the plain ones among records [first, last); how many rows and left-over records there are then.
+
+    `span` is (first, last, rows, left-over records so far); `values` and `keys` hold the bytes of the span and their
+    bounds; `given` the offsets and record times, `found` samples, ids, each row's record and the left-over records.
+    """
+    first, last, rows, lefts = span
+    value_bounds, key_bounds = values[1], keys[1]
+    base, key_base = values[0].ctypes.data, keys[0].ctypes.data
+    offsets, times_ms = given
+    samples, ids, owners, left = found
+    points, tokens = names
+    room = np.empty(slots.COUNT, np.int64)
+    facts = room.ctypes.data
+    for record in range(first, last):
+        at = record - first
+        slots.forget(room)
         sample = samples[rows]
         if not (
-            scan_record(buffer, bounds[record], bounds[record + 1], facts)
-            and sent_by(buffer, facts, keys, key_bounds[record], key_bounds[record + 1])
-            and put_row(buffer, facts, times_ms[record], sample, ids[rows])
+            scan_record(base + value_bounds[at], base + value_bounds[at + 1], facts)
+            and sent_by(facts, key_base + key_bounds[at], key_bounds[at + 1] - key_bounds[at])
+            and put_row(facts, times_ms[record], sample, ids[rows])
         ):
             left[lefts] = record
             lefts += 1
             continue
         sample.offset = offsets[record]
-        sample.charge_point = index_of(points, buffer, facts[slots.POINT], facts[slots.POINT + 1])
+        sample.charge_point = index_of(points, fact(facts, slots.POINT), fact(facts, slots.POINT + 1))
         sample.token = -1
-        if facts[slots.TOKEN + 1] > 0:
-            sample.token = index_of(tokens, buffer, facts[slots.TOKEN], facts[slots.TOKEN + 1])
+        if fact(facts, slots.TOKEN + 1) > 0:
+            sample.token = index_of(tokens, fact(facts, slots.TOKEN), fact(facts, slots.TOKEN + 1))
         owners[rows] = record
         rows += 1
     return rows, lefts

@@ -1,6 +1,20 @@
-"""What the scanner remembers of one record: an int64 array with a slot a fact. Texts are (start, length) pairs."""
+"""What the scanner remembers of one record: int64 slots, a slot a fact. Texts are (address, length) pairs.
 
-from typing import Final
+The slots are passed as an address, for the sake of speed (see `bytescan`); `fact` and `put` read and write one.
+"""
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+
+from pipeline.metering.columns import ABSENT_I64, STATE_UNKNOWN
+
+Facts = int  # the address of COUNT slots
 
 # One bit a member that was seen, so that a member that stands twice is noticed (the twin takes the last).
 TOP: Final = 0
@@ -48,3 +62,49 @@ AMOUNTS: Final = 40
 AMOUNTS_END: Final = AMOUNTS + 5 * 4
 
 COUNT: Final = AMOUNTS_END
+
+
+def _blank() -> npt.NDArray[np.int64]:
+    blank = np.zeros(COUNT, np.int64)
+    blank[POINT:ACTION] = -1
+    blank[VERSION] = 0
+    blank[[ACTION, EVENT]] = -2
+    blank[TIME_MS] = blank[LINE_CONTEXT] = blank[SEQ_NO] = -1
+    blank[STATE] = STATE_UNKNOWN
+    blank[REGISTER:ENTRIES] = ABSENT_I64
+    blank[AMOUNTS:AMOUNTS_END] = ABSENT_I64
+    return blank
+
+
+_BLANK = _blank()
+
+
+@numba.njit(nogil=True, cache=True)
+def forget(room: npt.NDArray[np.int64]) -> None:
+    """Makes the slots ready for the next record."""
+    for slot in range(COUNT):
+        room[slot] = _BLANK[slot]
+
+
+def _slot_pointer(builder: Any, args: Any) -> Any:
+    base = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+    return builder.gep(base, [args[1]])
+
+
+def _fact_code(_typing: Any, facts: Any, slot: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.load(_slot_pointer(builder, args))
+
+    return types.int64(types.int64, types.int64), generate
+
+
+def _put_code(_typing: Any, facts: Any, slot: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        builder.store(args[2], _slot_pointer(builder, args))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+fact: Any = intrinsic(_fact_code)
+put: Any = intrinsic(_put_code)

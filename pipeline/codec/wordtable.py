@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.codec import vocabulary as words
-from pipeline.codec.bytescan import MAX_WORD, Bytes, masked8
+from pipeline.codec.bytescan import MAX_WORD, masked8
 from pipeline.metering import columns
 
 UNKNOWN = -1
@@ -78,12 +78,12 @@ _SEVEN = np.uint64(7)
 
 
 @numba.njit(nogil=True, cache=True)
-def word_at(buffer: Bytes, at: int, length: int) -> int:
+def word_at(at: int, length: int) -> int:
     """The number of the word in [at, at + length), UNKNOWN when it is none of the table."""
     if length > MAX_WORD:
         return UNKNOWN
-    first, second = masked8(buffer, at, length), masked8(buffer, at + 8, length - 8)
-    third, fourth = masked8(buffer, at + 16, length - 16), masked8(buffer, at + 24, length - 24)
+    first, second = masked8(at, length), masked8(at + 8, length - 8)
+    third, fourth = masked8(at + 16, length - 16), masked8(at + 24, length - 24)
     mixed = (first ^ (second * _MIX)) ^ ((third << _SEVEN) ^ np.uint64(length))
     number: Any = np.int64(_SLOTS[(mixed * _MAGIC) >> _SHIFT])
     if number == UNKNOWN or _LENGTHS[number] != length:
