@@ -123,10 +123,11 @@ class Store:
     def _problem(self, error: Exception, doing: str) -> StoreError:
         code = error.code if isinstance(error, DatabaseError) and error.code else 0
         text = _one_line(f"{error}: {error.__cause__}" if error.__cause__ and not code else str(error))
-        waits = code in _OUTAGE_CODES and _TOO_MANY_PARTITIONS not in text
-        if waits or isinstance(error, OSError) or (isinstance(error, OperationalError) and not code):
+        if code in _OUTAGE_CODES and _TOO_MANY_PARTITIONS not in text:
+            return StoreUnavailableError(f"{self.where} can't work now ({doing}: {text})")
+        if isinstance(error, OSError) or (isinstance(error, OperationalError) and not code):
             return StoreUnavailableError(
-                f"{self.where} does not answer or can't work now ({doing}: {text}); is it running? "
+                f"{self.where} does not answer ({doing}: {text}); is it running? "
                 "`wattrate up` starts an embedded store, WATTRATE_CLICKHOUSE_HOST and _PORT name another"
             )
         return StoreRefusedError(f"{self.where} refused ({doing}: {text})", code)

@@ -6,6 +6,7 @@ may open a folder; connections of the pool run in parallel, one statement each.
 
 import importlib
 import json
+import os
 import queue
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -165,17 +166,19 @@ class _Connection:
                 self._handle.query(f"SET {name} = DEFAULT", "TabSeparated")
 
     def _insert(self, insert: re.Match[bytes], statement: Statement) -> Answer:
-        """Feed the bytes after FORMAT straight to the engine: no file, no SQL parser over the data."""
+        """Feed the bytes after FORMAT to the engine as a file in memory: no SQL parser over them, no disk.
+
+        chDB's own streaming insert (send_insert) is not used: it acknowledges an insert whose commit failed, such as
+        with a full disk (tried in 26.9: 1.4 million of 2.8 million acknowledged rows were there).
+        """
         clauses = [insert.group(2).decode()] if insert.group(2) else []
         clauses += [_assignments(statement.settings)] if statement.settings else []
         settings = f" SETTINGS {', '.join(clauses)}" if clauses else ""
-        inserter = self._handle.send_insert(insert.group(1).decode() + settings, insert.group(3).decode())
-        try:
-            self._handle.insert_append(inserter, statement.sql[insert.end() :])
-            result = self._handle.insert_done(inserter)
-        except RuntimeError:
-            self._handle.insert_cancel(inserter)
-            raise
+        with open(os.memfd_create("insert"), "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            file.write(memoryview(statement.sql)[insert.end() :])
+            file.flush()
+            source = f" FROM INFILE '/proc/self/fd/{file.fileno()}'{settings} FORMAT {insert.group(3).decode()}"
+            result = self._handle.query(insert.group(1) + source.encode(), "TabSeparated")
         return Answer(b"", "", _summary(result))
 
 

@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -88,6 +90,39 @@ def test_a_killed_store_reopens_with_every_acknowledged_row(settings: Settings) 
             part.child.kill()
             with pytest.raises(StoreUnavailableError):
                 store.ping()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system (root)")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_an_outage_no_row_is_acknowledged_that_is_not_there(
+    settings: Settings, small_disk: Path
+) -> None:
+    part = EmbeddedStore.start(replace(settings, data_dir=small_disk), small_disk)
+    numbers = np.random.default_rng(1)
+    with Store(of(settings, part)) as store:
+        store.command("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS fsync_after_insert = 1")
+        rows, outages = 0, 0
+        for _ in range(40):
+            try:
+                rows += store.insert("t", pa.table({"a": numbers.integers(0, 1 << 62, 200_000, np.uint64)}))
+            except StoreUnavailableError as error:
+                assert "not enough space" in error.message
+                outages += 1
+            assert store.scalar("SELECT count() FROM t") == rows
+        assert rows and outages
+        store.command("TRUNCATE TABLE t")
+        assert store.insert("t", pa.table({"a": pa.array([1], pa.uint64())})) == 1
+    part.stop()
 
 
 def test_a_restarted_broker_is_a_new_log(settings: Settings) -> None:
