@@ -1,38 +1,16 @@
-"""The engine as tests call it: sessions of `tests.oracle` in, pieces and settled columns out, nothing in between."""
+"""The engine's offline door as tests call it: sessions of `tests.oracle` in, pieces and settled columns out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numba import njit
-
-from rating.columns import (
-    ABSENT,
-    CHARGING,
-    FREE,
-    I64,
-    PARKING,
-    RESERVATION,
-    RESERVATION_EXPIRED,
-    Marks,
-    Pieces,
-    empty_pieces,
-)
-from rating.kernel import flat_component, rate_interval
+from rating import engine, session
+from rating.columns import ABSENT, CHARGING, FREE, PARKING, RESERVATION, RESERVATION_EXPIRED, Pieces
 from rating.policy import DEFAULT, Policy
-from rating.ratesheet import (
-    COMPONENT,
-    ELEMENT,
-    SLOT_EXPIRED_FLAT,
-    SLOT_FLAT,
-    SLOT_RESERVATION_FLAT,
-    Book,
-    BookBuilder,
-)
-from rating.settle import Sessions, Settled, settle
+from rating.ratesheet import COMPONENT, ELEMENT, Book, BookBuilder
+from rating.settle import Sessions, Settled
 from rating.tariff import parse_tariff
-from tests.oracle import Component, Mark, Piece, Session
+from tests.oracle import Component, Mark, Piece, Reservation, Session
 
 STATES = {
     "CHARGING": CHARGING,
@@ -44,53 +22,6 @@ NAMES = {number: name for name, number in STATES.items()}
 DAY_MS = 86_400_000
 
 
-class RefusedError(Exception):
-    """The kernel rated nothing; the argument is its code (rating.kernel)."""
-
-
-class _Columns(NamedTuple):
-    """Intervals as columns, one row each; marks of a row at first_mark .. first_mark + n_marks."""
-
-    session: I64
-    session_start: I64
-    energy_before: I64
-    first_mark: I64
-    n_marks: I64
-    start: I64
-    end: I64
-    energy: I64
-
-
-# As rating.jit, but never cached: a cached caller would not notice that a kernel it contains has changed.
-_COMPILED: dict[str, Any] = {"nogil": True, "_nrt": False}
-
-
-@njit(**_COMPILED)
-def _rate_all(book: Book, sheet: int, columns: _Columns, marks: Marks, pieces: Pieces, ends: I64) -> int:
-    """Rate the rows in order; ends[row] is the row after its last piece. Returns the last, or the kernel's refusal."""
-    at = 0
-    for row in range(len(columns.start)):
-        at = rate_interval(
-            book,
-            sheet,
-            columns.session[row],
-            columns.session_start[row],
-            columns.energy_before[row],
-            marks,
-            columns.first_mark[row],
-            columns.n_marks[row],
-            columns.start[row],
-            columns.end[row],
-            columns.energy[row],
-            pieces,
-            at,
-        )
-        if at < 0:
-            return at
-        ends[row] = at
-    return at
-
-
 @dataclass(frozen=True)
 class Rated:
     """What the engine says of the sessions of one tariff."""
@@ -99,8 +30,6 @@ class Rated:
     pieces: Pieces
     sessions: Sessions
     settled: Settled
-    interval_energy: I64  # as given, one row an interval (a reservation is one too)
-    interval_ends: I64  # the row after its last piece
 
     def component(self, number: int) -> Component | None:
         """The place of a component in the tariff."""
@@ -142,65 +71,28 @@ def _instants(session: Session) -> list[int]:
 
 
 def rate(book: Book, sessions: Sequence[Session]) -> Rated:
-    """Rate and settle all the sessions with sheet 0 of the book, in one call of each."""
-    columns, marks = _rows(sessions)
-    pieces, ends = empty_pieces(64 * len(columns.start) + 64), np.zeros(len(columns.start), np.int64)
-    written = _rate_all(book, 0, columns, marks, pieces, ends)
-    if written < 0:
-        raise RefusedError(written)
-    first_rows = np.searchsorted(columns.session, np.arange(len(sessions) + 1))
-    bounds = np.concatenate([[0], ends])[first_rows]
-    flats = np.array([_flats(book, session) for session in sessions], np.int32)
-    table = Sessions(
-        np.zeros(len(sessions), np.int32),
-        bounds[:-1],
-        np.diff(bounds),
-        *(flats[:, column].copy() for column in range(3)),
-    )
-    return Rated(book, pieces, table, settle(book, table, pieces), columns.energy, ends)
+    """Rate and settle all the sessions with sheet 0 of the book, as one batch; BoundsError as the engine."""
+    batch = engine.batch_of([_session(one) for one in sessions], [0] * len(sessions))
+    rated = engine.rate_batch(book, batch)
+    return Rated(book, rated.pieces, rated.sessions, rated.settled)
 
 
-def _rows(sessions: Sequence[Session]) -> tuple[_Columns, Marks]:
-    rows: list[tuple[int, ...]] = []
-    marks: list[tuple[int, ...]] = []
-    for number, session in enumerate(sessions):
-        if session.reservation is not None:
-            start, end, expired = session.reservation
-            rows.append((number, session.start_ms, 0, len(marks), 1, start, end, 0))
-            marks.append((start, RESERVATION_EXPIRED if expired else RESERVATION, ABSENT, ABSENT))
-        energy = 0
-        for interval in session.intervals:
-            rows.append((number, session.start_ms, energy, len(marks), len(session.marks), *interval[:3]))
-            energy += interval.energy_mwh
-        marks.extend(_mark(mark) for mark in session.marks)
-    table = np.array(rows, np.int64).reshape(len(rows), 8)
-    mark_table = np.array(marks, np.int64).reshape(len(marks), 4)
-    return (
-        _Columns(*(np.ascontiguousarray(table[:, column]) for column in range(8))),
-        Marks(
-            np.ascontiguousarray(mark_table[:, 0]),
-            mark_table[:, 1].astype(np.int8),
-            np.ascontiguousarray(mark_table[:, 2]),
-            np.ascontiguousarray(mark_table[:, 3]),
-        ),
-    )
+def _session(one: Session) -> session.Session:
+    """The engine's session: a reservation is an interval without energy that lies before the others."""
+    intervals = [interval[:3] for interval in one.intervals]
+    marks = [_mark(mark) for mark in one.marks]
+    if one.reservation is not None:
+        start, end, _ = one.reservation
+        intervals.insert(0, (start, end, 0))
+        marks.insert(0, _reserved(one.reservation))
+    return session.Session(tuple(intervals), tuple(marks))
 
 
-def _mark(mark: Mark) -> tuple[int, int, int, int]:
+def _reserved(reservation: Reservation) -> session.Mark:
+    return session.Mark(reservation.start_ms, RESERVATION_EXPIRED if reservation.expired else RESERVATION)
+
+
+def _mark(mark: Mark) -> session.Mark:
     power = ABSENT if mark.power_mw is None else mark.power_mw
     current = ABSENT if mark.current_ma is None else mark.current_ma
-    return mark.start_ms, STATES[mark.state], power, current
-
-
-def _flats(book: Book, session: Session) -> tuple[int, int, int]:
-    """The FLAT components that the session, its reservation and the latter's expiry owe."""
-    flat = reservation_flat = expired_flat = FREE
-    if session.intervals:
-        _, _, power, current = _mark(session.marks[0])
-        flat = flat_component(book, 0, SLOT_FLAT, session.start_ms, power, current)
-    if session.reservation is not None:
-        start = session.reservation.start_ms
-        reservation_flat = flat_component(book, 0, SLOT_RESERVATION_FLAT, start, ABSENT, ABSENT)
-        if session.reservation.expired:
-            expired_flat = flat_component(book, 0, SLOT_EXPIRED_FLAT, start, ABSENT, ABSENT)
-    return flat, reservation_flat, expired_flat
+    return session.Mark(mark.start_ms, STATES[mark.state], power, current)
