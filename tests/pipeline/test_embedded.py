@@ -101,7 +101,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small file system (root)")
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    unmount = ["umount", "-l", str(folder)]
+    subprocess.run(unmount, check=True)
 
 
 def test_a_full_disk_is_an_outage_no_row_is_acknowledged_that_is_not_there(
@@ -110,7 +111,8 @@ def test_a_full_disk_is_an_outage_no_row_is_acknowledged_that_is_not_there(
     part = EmbeddedStore.start(replace(settings, data_dir=small_disk), small_disk)
     numbers = np.random.default_rng(1)
     with Store(of(settings, part)) as store:
-        store.command("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS fsync_after_insert = 1")
+        make = "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS fsync_after_insert = 1"
+        store.command(make)
         rows, outages = 0, 0
         for _ in range(40):
             try:
@@ -120,7 +122,8 @@ def test_a_full_disk_is_an_outage_no_row_is_acknowledged_that_is_not_there(
                 outages += 1
             assert store.scalar("SELECT count() FROM t") == rows
         assert rows and outages
-        store.command("TRUNCATE TABLE t")
+        store.command("DROP TABLE t SYNC")
+        store.command(make)
         assert store.insert("t", pa.table({"a": pa.array([1], pa.uint64())})) == 1
     part.stop()
 
