@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from pipeline.simulate.columns import ABSENT_MWH, CHARGING, FINISHED, PREPARING, START, STOP, SUSPENDED_EV
-from pipeline.simulate.texts import Rows, Texts, arrivals, timestamps, transaction_numbers, watts, wh_texts
+from pipeline.simulate.texts import Rows, Texts, arrivals, timestamps, watts, wh_texts
 from pipeline.simulate.variants import DECIMAL_COMMA, NO_ENERGY, NUMBER_FOR_STRING, TXN_MISSING
 
 _FLAT: Final = (
@@ -22,7 +22,7 @@ def encode(rows: Rows, texts: Texts) -> list[bytes]:
     columns = (
         texts.charge_points(rows),
         texts.connector_ids(rows),
-        transaction_numbers(rows),
+        texts.transaction_numbers(rows),
         timestamps(rows),
         wh_texts(rows["register_mwh"]),
         watts(rows),

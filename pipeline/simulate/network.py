@@ -3,7 +3,6 @@
 Columns by charge point and by connector, all drawn from one seed. No session and no message here.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -81,7 +80,8 @@ class Network:
     site_city: npt.NDArray[np.int8]
     site_kind: npt.NDArray[np.int8]
     token_names: list[bytes] | None = None  # by token number; None: made from the number
-    transaction_names: Mapping[int, bytes] | None = None  # by session number, where ids are texts; None: UUID-like
+    transaction_ids: I64 | None = None  # by session number, where ids are numbers; None: the session number
+    transaction_names: list[bytes] | None = None  # by session number, where ids are texts; None: UUID-like
 
     @property
     def connectors(self) -> int:

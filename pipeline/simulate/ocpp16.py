@@ -13,7 +13,6 @@ from pipeline.simulate.texts import (
     arrivals,
     kwh_texts,
     timestamps,
-    transaction_numbers,
     watts,
     wh_texts,
 )
@@ -83,7 +82,7 @@ def _heads(rows: Rows, texts: Texts) -> tuple[list[Any], ...]:
         texts.charge_points(rows),
         arrivals(rows),
         texts.connector_ids(rows),
-        transaction_numbers(rows),
+        texts.transaction_numbers(rows),
         timestamps(rows),
         *_registers(rows, texts),
         watts(rows),
@@ -104,7 +103,7 @@ def _starts(rows: Rows, texts: Texts) -> list[bytes]:
     columns = (
         texts.charge_points(rows),
         arrivals(rows),
-        transaction_numbers(rows),
+        texts.transaction_numbers(rows),
         texts.connector_ids(rows),
         texts.tokens(rows),
         wh_texts(rows["register_mwh"] // 1_000 * 1_000),
@@ -117,7 +116,7 @@ def _stops(rows: Rows, texts: Texts) -> list[bytes]:
     columns = (
         texts.charge_points(rows),
         arrivals(rows),
-        transaction_numbers(rows),
+        texts.transaction_numbers(rows),
         texts.tokens(rows),
         wh_texts(rows["register_mwh"] // 1_000 * 1_000),
         timestamps(rows),
@@ -140,7 +139,7 @@ def encode_special(rows: Rows, texts: Texts) -> list[bytes]:
         special.tolist(),
         part["kind"].tolist(),
         readings(part, texts),
-        transaction_numbers(part),
+        texts.transaction_numbers(part),
         texts.connector_ids(part),
         arrivals(part),
         strict=True,

@@ -12,7 +12,7 @@ from pipeline.simulate.variants import TIME_NO_ZONE, TIME_ZERO, TXN_VALUES
 from rating.columns import I64
 
 Rows = npt.NDArray[Any]
-_TABLE_SECONDS = 200_000  # spans up to this many seconds are looked up, longer ones by their distinct seconds
+_TABLE_SECONDS_A_ROW = 2  # denser rows are looked up in a table of every second, others by their distinct ones
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,23 @@ class Texts:
         numbers = rows["token"].tolist()
         return [b"T%08d" % number for number in numbers] if names is None else [names[number] for number in numbers]
 
+    def transaction_numbers(self, rows: Rows) -> list[int]:
+        """The transaction id of each row where ids are numbers (OCPP 1.6), with the ids that lie in their place."""
+        ids = self.network.transaction_ids
+        numbers = rows["number"].copy() if ids is None else ids[rows["number"]]
+        for variant, value in TXN_VALUES.items():
+            numbers[rows["variant"] == variant] = value
+        values: list[int] = numbers.tolist()
+        return values
+
     def transactions(self, rows: Rows) -> list[bytes]:
         """The transaction id of each row where ids are texts (OCPP 2.x), or an id that lies."""
         names = self.network.transaction_names
-        if names is None:
-            return transaction_texts(rows)
-        return [names.get(number, b"%d" % number) for number in transaction_numbers(rows)]
+        texts = [transaction_uuid(n) if names is None else names[n] for n in rows["number"].tolist()]
+        for variant, value in TXN_VALUES.items():
+            for at in np.flatnonzero(rows["variant"] == variant).tolist():
+                texts[at] = b"%d" % value
+        return texts
 
     def deciamperes(self, rows: Rows) -> list[int]:
         """Current in each of three phases in 0.1 A, at 230 V."""
@@ -67,22 +78,6 @@ def watts(rows: Rows) -> list[int]:
     return values
 
 
-def transaction_numbers(rows: Rows) -> list[int]:
-    """The transaction id of each row as OCPP 1.6 has it, with the ids that lie in their place."""
-    numbers = rows["number"].copy()
-    for variant, value in TXN_VALUES.items():
-        numbers[rows["variant"] == variant] = value
-    values: list[int] = numbers.tolist()
-    return values
-
-
-def transaction_texts(rows: Rows) -> list[bytes]:
-    """The transaction id of each row as OCPP 2.0.1 has it: shaped like a UUID, or an id that lies."""
-    return [
-        transaction_uuid(number) if 0 < number < 2**63 - 1 else b"%d" % number for number in transaction_numbers(rows)
-    ]
-
-
 def transaction_uuid(number: int) -> bytes:
     """A session's number as a 36-character id."""
     return b"%08x-0000-4000-8000-%012x" % (number * 2654435761 & 0xFFFFFFFF, number)
@@ -94,7 +89,7 @@ def instants(times_ms: I64) -> list[bytes]:
         return []
     seconds = times_ms // 1_000
     first, last = int(seconds.min()), int(seconds.max())
-    if last - first > _TABLE_SECONDS:
+    if last - first > _TABLE_SECONDS_A_ROW * len(seconds):
         distinct, which = np.unique(seconds, return_inverse=True)
         wide = [text.encode() for text in _iso(distinct)]
         return [wide[at] for at in which.tolist()]

@@ -1,0 +1,1 @@
+"""Real sessions from a table, told as the chargers would have told them."""
