@@ -127,21 +127,38 @@ def _objects(path: Path, problems: list[str]) -> Iterator[tuple[str, bytes]]:
         problems.append(f"{path}: not JSON: {error}")
 
 
+class _Probe(msgspec.Struct):
+    """The fields that tell what a document is."""
+
+    elements: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    evses: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    time_zone: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    uid: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    policy: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_PROBE: Final = msgspec.json.Decoder(_Probe)
+_LOCATION: Final = msgspec.json.Decoder(Location)
+_TOKEN: Final = msgspec.json.Decoder(Token)
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+
+
 def _checked(raw: bytes) -> Document:
-    fields = set(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
+    probe = _PROBE.decode(raw)
     body = msgspec.json.format(raw, indent=-1)
-    if "elements" in fields:
+    if probe.elements is not msgspec.UNSET:
         tariff = parse_tariff(msgspec.json.decode(raw))
         return Document(TARIFF, f"{tariff.country_code}*{tariff.party_id}*{tariff.id}", body)
-    if fields & {"evses", "coordinates", "time_zone"}:
-        return _location(msgspec.json.decode(raw, type=Location), body)
-    if "uid" in fields:
-        token = msgspec.json.decode(raw, type=Token)
-        names = frozenset({token.tariff_id} if token.tariff_id else ())
+    if probe.evses is not msgspec.UNSET or probe.time_zone is not msgspec.UNSET:
+        return _location(_LOCATION.decode(raw), body)
+    if probe.uid is not msgspec.UNSET:
+        token = _TOKEN.decode(raw)
+        names = frozenset((token.tariff_id,)) if token.tariff_id else _NO_NAMES
         return Document(TOKEN, f"{token.country_code}*{token.party_id}*{token.uid}", body, names)
-    if fields & {"policy", "policy_version"}:
+    if probe.policy is not msgspec.UNSET:
         return Document(POLICY, _policy_name(msgspec.json.decode(raw)), body)
-    raise ValueError(f"$: expected a Tariff (elements), Location (evses) or Token (uid), found {sorted(fields)[:8]}")
+    found = ", ".join(sorted(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])))
+    raise ValueError(f"$: expected a Tariff (elements), Location (evses) or Token (uid), found {found}")
 
 
 def _policy_name(policy: dict[str, Any]) -> str:
