@@ -116,7 +116,7 @@ def _read_record(index: int, value: bytes, key: bytes | None, record_ms: int) ->
     check_uncompressed(value)
     try:
         sheet = _read_sheet(index, _read_batch(value), record_ms)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UndecodableError("bad_arrow", f"not a readable Arrow IPC stream: {str(error)[:300]}") from error
     row, problem = arrow_kernel.first_bad_row(sheet.rows)
     if problem:

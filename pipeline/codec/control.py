@@ -11,7 +11,7 @@ from pipeline.codec.records import DeadLetter, Records, UndecodableError
 PREFIX = b'{"control":'
 
 _Instant = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-_Version = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+_Version = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 

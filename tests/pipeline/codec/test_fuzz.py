@@ -1,0 +1,124 @@
+"""Seeded fuzzing: whatever a record holds, decode() answers, in bounded memory, and accounts for every record.
+
+`pytest -m long tests/pipeline/codec/test_fuzz.py` sends a million messages; the ordinary run a sample of them.
+"""
+
+import json
+import random
+import resource
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from pipeline.codec.control import PREFIX, split_controls
+from pipeline.codec.decode import decode
+from pipeline.codec.records import ARROW_CONTENT_TYPE, Records
+from tests.pipeline.codec.agreement import assert_accounted
+from tests.pipeline.codec.payloads import POINT, all_objects, encoded
+from tests.pipeline.codec.test_arrow import stream, table
+from tests.pipeline.codec.test_scan import ODD_VALUES, bent, places
+
+SEED = 20260101
+BATCH = 5_000
+MAX_GROWTH_BYTES = 300 << 20
+
+_OBJECTS = all_objects()
+_TEXTS = [encoded(value, compact=compact) for value in _OBJECTS for compact in (False, True)]
+_PLACES = [(value, places(value)) for value in _OBJECTS]
+_STREAMS = [stream(table(rows)) for rows in (1, 5, 50)]
+_PIECES = [encoded(odd) for odd in ODD_VALUES] + [
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\xff",
+    b"\0",
+    PREFIX,
+]
+
+
+def random_bytes(dice: random.Random) -> bytes:
+    return dice.randbytes(dice.randrange(200))
+
+
+def bent_bytes(dice: random.Random) -> bytes:
+    """A message with bytes changed, cut, doubled or replaced by pieces of other messages."""
+    text = dice.choice(_TEXTS)
+    for _ in range(dice.randint(1, 3)):
+        at = dice.randrange(len(text) + 1)
+        end = at + dice.choice((0, 1, 1, 2, 8, 40))
+        text = text[:at] + dice.choice((dice.choice(_PIECES), dice.randbytes(1), text[at:end] * 2, b"")) + text[end:]
+    return text
+
+
+def bent_json(dice: random.Random) -> bytes:
+    """A message with odd values in the places of its own."""
+    value, paths = dice.choice(_PLACES)
+    return json.dumps(bent(value, dice.choice(paths), dice.choice(ODD_VALUES))).encode()
+
+
+def bent_arrow(dice: random.Random) -> bytes:
+    """An Arrow stream with bytes changed."""
+    changed = bytearray(dice.choice(_STREAMS))
+    for _ in range(dice.randint(1, 6)):
+        changed[dice.randrange(len(changed))] = dice.randrange(256)
+    return bytes(changed[: dice.choice((len(changed), len(changed), dice.randrange(len(changed))))])
+
+
+MUTATORS: list[tuple[Callable[[random.Random], bytes], str | None]] = [
+    (random_bytes, None),
+    (bent_bytes, None),
+    (bent_bytes, None),
+    (bent_bytes, None),
+    (bent_json, None),
+    (bent_json, None),
+    (bent_json, None),
+    (bent_arrow, ARROW_CONTENT_TYPE),
+    (bent_bytes, ARROW_CONTENT_TYPE),
+    (bent_arrow, None),
+]
+
+
+def batches(count: int, seed: int) -> Iterator[Records]:
+    dice = random.Random(seed)
+    keys: tuple[bytes | None, ...] = (POINT.encode(), POINT.encode(), POINT.encode(), None, b"", b"\xff")
+    for first in range(0, count, BATCH):
+        chosen = dice.choices(MUTATORS, k=min(BATCH, count - first))
+        yield Records(
+            [mutate(dice) for mutate, _ in chosen],
+            dice.choices(keys, k=len(chosen)),
+            np.arange(first, first + len(chosen), dtype=np.int64),
+            [kind for _, kind in chosen],
+        )
+
+
+def fuzz(count: int, seed: int) -> tuple[int, int]:
+    """How many records were used and how many are dead; raises what decode() lets through."""
+    used = dead = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for batch in batches(count, seed):
+        split = split_controls(batch)
+        decoded = decode(split.data)
+        assert_accounted(split.data, decoded)
+        dead += len(decoded.dead)
+        used += len(split.data.values) - len(decoded.dead)
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert growth < MAX_GROWTH_BYTES, f"{growth:,} bytes more than before"
+    return used, dead
+
+
+def test_no_message_brings_the_decoder_down() -> None:
+    used, dead = fuzz(40_000, SEED)
+    assert used > 1_000
+    assert dead > 10_000
+
+
+@pytest.mark.long
+def test_no_message_of_a_million_brings_the_decoder_down() -> None:
+    used, dead = fuzz(1_000_000, SEED + 1)
+    assert used + dead <= 1_000_000
