@@ -4,11 +4,10 @@ Topic names given here are without the prefix. Nothing here retries for ever by 
 BrokerUnavailableError and the caller waits. Kafka transactions are not used (design: ClickHouse is the commit point).
 """
 
-import logging
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -23,42 +22,26 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
-from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, TopicError
+from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, SettingsError, TopicError
+from pipeline.kafka_config import client_config
 from pipeline.kafka_errors import ALREADY_EXISTS, END, NO_TOPIC, OUTAGE, problem
 from pipeline.settings import Settings
 from pipeline.topics import Topic
 
 __all__ = ["Admin", "Message", "Reader", "Sender"]
 
+_C = TypeVar("_C", Producer, Consumer, AdminClient)
 Headers = list[tuple[str, str | bytes | None]]
 
 _MESSAGE_BYTES_MAX: Final = 64 << 20  # an Arrow batch of the largest batch_records stays below
 
 
-def _client_config(settings: Settings, **more: Any) -> dict[str, Any]:
-    named = {
-        "bootstrap.servers": settings.kafka_bootstrap,
-        "security.protocol": settings.kafka_security_protocol,
-        "sasl.mechanism": settings.kafka_sasl_mechanism,
-        "sasl.username": settings.kafka_sasl_username,
-        "sasl.password": settings.kafka_sasl_password,
-        "ssl.ca.location": settings.kafka_ssl_ca_file,
-        "ssl.certificate.location": settings.kafka_ssl_cert_file,
-        "ssl.key.location": settings.kafka_ssl_key_file,
-        "ssl.key.password": settings.kafka_ssl_key_password,
-    }
-    config: dict[str, Any] = {key: value for key, value in named.items() if value}
-    config.update({"client.id": "wattrate", "log.connection.close": False, "logger": _library_log()})
-    config.update(more)
-    config.update(settings.kafka_options)
-    return config
-
-
-def _library_log() -> logging.Logger:
-    """The library tells every reconnect; its lines are shown only with --debug, outages are told by our errors."""
-    logger = logging.getLogger("wattrate.librdkafka")
-    logger.setLevel(logging.DEBUG if logging.getLogger("wattrate").level == logging.DEBUG else logging.CRITICAL)
-    return logger
+def _client(kind: type[_C], config: dict[str, Any]) -> _C:
+    try:
+        return kind(config)
+    except KafkaException as error:
+        problem = _kafka_error(error)
+        raise SettingsError(f"the Kafka client refuses its settings: {problem.str() if problem else error}") from error
 
 
 def _problem(error: KafkaError | None, doing: str, settings: Settings) -> BrokerError:
@@ -81,8 +64,9 @@ class Sender:
         self._failure: DeliveryError | None = None
         self._partitions: dict[str, int] = {}
         self.sent = 0
-        self._producer = Producer(
-            _client_config(
+        self._producer = _client(
+            Producer,
+            client_config(
                 settings,
                 **{
                     "enable.idempotence": True,
@@ -95,7 +79,7 @@ class Sender:
                     "delivery.report.only.error": True,  # confirmed = sent − failed − still queued
                     "on_delivery": self._report,
                 },
-            )
+            ),
         )
 
     def __enter__(self) -> Self:
@@ -198,8 +182,9 @@ class Reader:
         self.topic = settings.topic(topic)
         strategy = settings.kafka_options.get("partition.assignment.strategy", "cooperative-sticky")
         self._cooperative = strategy == "cooperative-sticky"
-        self._consumer = Consumer(
-            _client_config(
+        self._consumer = _client(
+            Consumer,
+            client_config(
                 settings,
                 **{
                     "group.id": group_id or settings.group_id,
@@ -218,7 +203,7 @@ class Reader:
                     "message.max.bytes": _MESSAGE_BYTES_MAX,
                     **options,
                 },
-            )
+            ),
         )
 
     def __enter__(self) -> Self:
@@ -338,7 +323,7 @@ class Admin:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._timeout = settings.kafka_timeout_s
-        self._client = AdminClient(_client_config(settings))
+        self._client = _client(AdminClient, client_config(settings))
 
     def ping(self, timeout_s: float | None = None) -> int:
         """Number of brokers. Raises BrokerUnavailableError when none answers in time."""

@@ -1,0 +1,104 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+
+from pipeline.clickhouse import Store, _options
+from pipeline.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from pipeline.settings import Settings
+
+
+@pytest.fixture
+def store(empty: Settings) -> Iterator[Store]:
+    with Store(empty) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("code", [159, 202, 241, 242, 243, 252, 285, 319, 999])
+def test_what_passes_is_an_outage(store: Store, code: int) -> None:
+    found = store._problem(DatabaseError(f"Code: {code}. DB::Exception: x", code=code), "inserting")
+    assert isinstance(found, StoreUnavailableError) and "inserting" in found.message
+
+
+@pytest.mark.parametrize("code", [6, 16, 27, 47, 53, 60, 62, 115, 117, 131, 349, 469])
+def test_what_never_gets_better_is_a_refusal_with_its_code(store: Store, code: int) -> None:
+    found = store._problem(DatabaseError(f"Code: {code}. DB::Exception: x", code=code), "inserting")
+    assert isinstance(found, StoreRefusedError) and found.code == code
+
+
+def test_too_many_partitions_in_one_insert_is_a_refusal_though_its_code_is_that_of_too_many_parts(store: Store) -> None:
+    store.command("CREATE TABLE p (d Date) ENGINE = MergeTree PARTITION BY d ORDER BY d")
+    days = pa.table({"d": pa.array(range(200), pa.int32()).cast(pa.date32())})
+    with pytest.raises(StoreRefusedError) as caught:
+        store.insert("p", days)
+    assert caught.value.code == 252
+    assert store.scalar("SELECT count() FROM p") == 0
+
+
+def test_a_connection_that_broke_is_an_outage(store: Store) -> None:
+    for error in (OperationalError("x"), ConnectionResetError(), TimeoutError()):
+        assert isinstance(store._problem(error, "asking"), StoreUnavailableError)
+
+
+def test_tls_credentials_and_cluster_reach_the_client() -> None:
+    settings = replace(
+        Settings(),
+        clickhouse_host="ch.internal",
+        clickhouse_port=8443,
+        clickhouse_user="u",
+        clickhouse_password="p",  # noqa: S106
+        clickhouse_secure=True,
+        clickhouse_ca_file="/ca.pem",
+        clickhouse_cluster="main",
+        clickhouse_settings={"insert_quorum": "3"},
+    )
+    found = _options(settings, None, "billing")
+    assert (found["host"], found["port"], found["secure"], found["verify"]) == ("ch.internal", 8443, True, True)
+    assert (found["username"], found["password"], found["ca_cert"]) == ("u", "p", "/ca.pem")
+    assert (found["database"], found["compress"], found["query_retries"]) == ("billing", True, 0)
+    assert found["settings"]["select_sequential_consistency"] == "1" and found["settings"]["insert_quorum"] == "3"
+    assert _options(Settings(), None, "x")["settings"] == {} and not _options(Settings(), None, "x")["compress"]
+
+
+def test_columns_of_the_ledger_go_through_arrow_and_back(store: Store) -> None:
+    store.command(
+        "CREATE TABLE t (id UInt64, big Int64, name LowCardinality(String), at DateTime64(3, 'UTC'), "
+        "kind Enum8('a' = 1, 'b' = 2), may Nullable(Int64), raw String) ENGINE = MergeTree ORDER BY id"
+    )
+    rows = pa.table(
+        {
+            "id": pa.array([0, (1 << 64) - 1], pa.uint64()),
+            "big": pa.array([-(1 << 63), (1 << 63) - 1], pa.int64()),
+            "name": pa.array(["é", "é"]).dictionary_encode(),
+            "at": pa.array([-1, 4_000_000_000_123], pa.timestamp("ms", "UTC")),
+            "kind": pa.array([1, 2], pa.int8()),
+            "may": pa.array([None, -5], pa.int64()),
+            "raw": pa.array([b"\xff\x00", b""], pa.binary()),
+        }
+    )
+    assert store.insert("t", rows) == 2
+    first, last = store.rows("SELECT id, big, name, at, kind, may, hex(raw) AS raw FROM t ORDER BY id")
+    assert first == {"id": 0, "big": -(1 << 63), "name": "é", "at": datetime(1969, 12, 31, 23, 59, 59, 999000, UTC),
+                     "kind": "a", "may": None, "raw": "FF00"}  # fmt: skip
+    assert (last["id"], last["big"], last["kind"], last["may"]) == ((1 << 64) - 1, (1 << 63) - 1, "b", -5)
+    table = store.arrow("SELECT * FROM t ORDER BY id")
+    assert table.column("id").to_pylist() == [0, (1 << 64) - 1]
+    assert table.column("raw").cast(pa.binary())[0].as_py() == b"\xff\x00"
+
+
+def test_nothing_to_insert_is_no_call(store: Store) -> None:
+    assert store.insert("no_such_table", pa.table({"a": pa.array([], pa.int64())})) == 0
+
+
+def test_an_answer_of_no_rows(store: Store) -> None:
+    assert store.scalar("SELECT 1 WHERE 0") is None
+    assert store.rows("SELECT 1 AS x WHERE 0") == []
+    assert store.arrow("SELECT 1 AS x WHERE 0").schema.names == ["x"]
+
+
+def test_a_dead_connection_says_where_it_went(empty: Settings) -> None:
+    with pytest.raises(StoreError, match=r"ClickHouse at 127.0.0.1:1 does not answer .*refused"):
+        Store(replace(empty, clickhouse_port=1))
