@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from rating import kernel as rating_kernel
-from rating.columns import ABSENT, FREE, I8, I32, I64, Marks, Pieces, empty_pieces, first_pieces
+from rating.columns import ABSENT, CHARGING, FREE, I8, I32, I64, PARKING, Marks, Pieces, empty_pieces, first_pieces
 from rating.errors import BoundsError, SheetError
 from rating.jit import kernel
 from rating.kernel import NOT_COVERED, flat_component, rate_interval
@@ -108,7 +108,7 @@ def _mark_places(session: Session, first: int) -> tuple[I64, I64]:
 
 
 def _start_mark(session: Session) -> int:
-    return next((i for i, mark in enumerate(session.marks) if mark.start_ms == session.start_ms), 0)
+    return next((i for i, mark in enumerate(session.marks) if mark.state in (CHARGING, PARKING)), 0)
 
 
 def rate_batch(book: Book, batch: Batch) -> Rated:

@@ -214,6 +214,8 @@ def rate_interval(
         so_far, lasted = 0, 0
         if energy_slot >= 0:
             so_far, lasted = energy_before_mwh + used, now - session_start_ms
+            if split == SPLIT_KWH and duration < duration_end and lasted >= book.thresholds[duration]:
+                lasted = book.thresholds[duration] - 1  # the rest of what flowed before this duration was reached
             energy_component, missing = _select(
                 book, pattern, energy_slot, so_far, marks.current_ma[mark], marks.power_mw[mark], lasted
             )
