@@ -1,10 +1,19 @@
-"""Writing a stream of messages into meter.readings: in its order, at a chosen speed, every record confirmed."""
+"""Writing a stream of messages into meter.readings: in its order, at a chosen speed, every record confirmed.
 
+Or into a file, one JSON object a line, for those who want to look at them first.
+"""
+
+import base64
+import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
+from pipeline.clickhouse import Store
 from pipeline.kafka import Sender
+from pipeline.publication import Published, publish, read_documents
 from pipeline.settings import Settings
 from pipeline.simulate.message import Batch
 from pipeline.topics import READINGS
@@ -77,3 +86,30 @@ def _send(sender: Sender, batch: Batch, pace: Pace) -> int:
             READINGS, value, key, partition=-1 if partition is None else partition, headers=list(headers) or None
         )
     return size
+
+
+def publish_folder(settings: Settings, folder: Path) -> Published:
+    """Publish the tariffs, locations and tokens of a folder. Raises DocumentError, StoreError or BrokerError."""
+    documents = read_documents([folder])
+    with Store(settings) as store, Sender(settings) as sender:
+        return publish(store, sender, documents)
+
+
+def write_lines(file: IO[str], batches: Iterable[Batch]) -> int:
+    """Write messages as JSON lines (time_ms, key, partition, headers, value or value_base64); returns their number."""
+    count = 0
+    for batch in batches:
+        for time_ms, key, value, partition, headers in zip(*batch, strict=True):
+            record: dict[str, object] = {
+                "time_ms": time_ms,
+                "key": key.decode() if key is not None else None,
+                "partition": partition,
+                "headers": {name: content.decode() for name, content in headers},
+            }
+            try:
+                record["value"] = value.decode()
+            except UnicodeDecodeError:
+                record["value_base64"] = base64.b64encode(value).decode()
+            file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+            count += 1
+    return count

@@ -1,12 +1,11 @@
 """`wattrate simulate`: the messages of an invented fleet, with faults on request and the truth beside them."""
 
-import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryDirectory
 
 import click
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from pipeline.errors import DocumentError
 from pipeline.kafka import Admin
-from pipeline.logwriter import write
+from pipeline.logwriter import publish_folder, write, write_lines
 from pipeline.settings import Settings
 from pipeline.simulate.documents import locations, tariffs, tokens, write_documents
 from pipeline.simulate.faults import FAULTS
@@ -57,6 +56,7 @@ class Counts:
 @click.option("--speed", default=0.0, help="Simulated seconds a second; 0 (default) is as fast as possible.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Write the truth about each session (Parquet) here.")
 @click.option("--reference-out", type=click.Path(path_type=Path), help="Write tariffs, locations, tokens to a folder.")
+@click.option("--publish", is_flag=True, help="Publish the fleet's tariffs, locations and tokens first.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the messages to a file (JSON lines), not to Kafka.")
 @click.option("--partitions", type=int, help="With --out: partitions that get ticks (default: the setting).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -77,14 +77,15 @@ def command(
     speed: float,
     truth: Path | None,
     reference_out: Path | None,
+    publish: bool,
     out: Path | None,
     partitions: int | None,
     as_json: bool,
 ) -> None:
     """Send the messages of an invented fleet to Kafka (or to a file).
 
-    Publish the fleet's reference data first: `wattrate simulate --reference-out fleet --out /dev/null --hours 0`,
-    then `wattrate publish fleet`.
+    With --publish its tariffs, locations and tokens are published first, so that its sessions can be rated; with
+    --reference-out they are written to a folder that `wattrate publish` reads.
     """
     if list_faults:
         _print_faults(as_json)
@@ -102,15 +103,18 @@ def command(
         tick_ms=tick_seconds * 1_000,
     )
     fleet = Fleet(plan)
-    if reference_out:
-        kinds = {"locations": locations(fleet.network), "tokens": tokens(fleet.network)}
-        write_documents(reference_out, tariffs(), kinds)
+    with TemporaryDirectory() as scratch:
+        if reference_out or publish:
+            folder = reference_out or Path(scratch)
+            kinds = {"locations": locations(fleet.network), "tokens": tokens(fleet.network)}
+            write_documents(folder, tariffs(), kinds)
+            if publish:
+                publish_folder(settings, folder)
     counts = Counts()
     batches = _batches(fleet, counts, truth)
     if out:
         with out.open("w", encoding="utf-8") as file:
-            for batch in batches:
-                _write_lines(file, batch)
+            write_lines(file, batches)
     else:
         write(settings, batches, speed=speed)
     _print_counts(counts, as_json)
@@ -155,24 +159,9 @@ def _counted(counts: Counts, chunk: Chunk) -> Batch:
     counts.messages += len(chunk.batch.values)
     counts.readings += chunk.readings
     counts.sessions += chunk.truth.num_rows
-    counts.energy_mwh += sum(chunk.truth["true_mwh"].to_pylist())
+    counts.energy_mwh += int(chunk.truth["true_mwh"].to_numpy().sum())
     counts.until_ms = chunk.until_ms
     return chunk.batch
-
-
-def _write_lines(file: IO[str], batch: Batch) -> None:
-    for time_ms, key, value, partition, headers in zip(*batch, strict=True):
-        record = {
-            "time_ms": time_ms,
-            "key": key.decode() if key is not None else None,
-            "partition": partition,
-            "headers": {name: content.decode() for name, content in headers},
-        }
-        try:
-            record["value"] = value.decode()
-        except UnicodeDecodeError:
-            record["value_base64"] = base64.b64encode(value).decode()
-        file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def _print_counts(counts: Counts, as_json: bool) -> None:

@@ -62,7 +62,7 @@ class Rejected:
     detail: str
 
 
-class _Untellable(Exception):
+class _UntellableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
         self.reason = reason
@@ -123,14 +123,14 @@ class _Reader:
         session = get(self._mapping.session) or str(line)
         try:
             return self._row(line, session, get)
-        except _Untellable as untellable:
+        except _UntellableError as untellable:
             return Rejected(line, session, untellable.reason, untellable.detail)
 
     def _row(self, line: int, session: str, get: Callable[[str], str]) -> Row:
         mapping = self._mapping
         charge_point = get(mapping.charge_point)
         if not charge_point:
-            raise _Untellable("no_charge_point", "")
+            raise _UntellableError("no_charge_point", "")
         duration = self._number(get(mapping.duration_h), "bad_time")
         start, end = self._times(get(mapping.start), get(mapping.end), duration)
         idle = self._number(get(mapping.idle_s), "bad_time")
@@ -150,7 +150,7 @@ class _Reader:
 
     def _times(self, start: str, end: str, duration_h: Decimal | None) -> tuple[datetime, datetime | None]:
         if not start:
-            raise _Untellable("no_start", "")
+            raise _UntellableError("no_start", "")
         starts = self._instants(start)
         ends: list[datetime | None] = [*self._instants(end)] if end else [None]
         pairs = [(first, last) for first in starts for last in ends]
@@ -160,7 +160,7 @@ class _Reader:
             # The stated duration tells which of the two hours was meant.
             return min(pairs, key=lambda pair: abs(_hours(*pair) - duration_h))
         if self._ambiguous == "reject":
-            raise _Untellable("ambiguous_local_time", f"{start} – {end}")
+            raise _UntellableError("ambiguous_local_time", f"{start} – {end}")
         return pairs[0] if self._ambiguous == "earlier" else pairs[-1]
 
     def _instants(self, text: str) -> list[datetime]:
@@ -169,12 +169,12 @@ class _Reader:
             pattern = self._mapping.time_format
             told = datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(text)
         except ValueError as error:
-            raise _Untellable("bad_time", text) from error
+            raise _UntellableError("bad_time", text) from error
         if told.tzinfo is not None:
             return [told.astimezone(UTC)]
         both = [told.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
         if both[0].astimezone(self._zone).replace(tzinfo=None) != told:
-            raise _Untellable("nonexistent_local_time", text)
+            raise _UntellableError("nonexistent_local_time", text)
         return both[:1] if both[0] == both[1] else both
 
     def _number(self, text: str, reason: str) -> Decimal | None:
@@ -183,9 +183,9 @@ class _Reader:
         try:
             number = Decimal(text.replace(",", ".") if self._mapping.decimal_comma else text)
         except InvalidOperation as error:
-            raise _Untellable(reason, text) from error
+            raise _UntellableError(reason, text) from error
         if not number.is_finite():
-            raise _Untellable(reason, text)
+            raise _UntellableError(reason, text)
         return number
 
     def _energy(self, text: str) -> int | None:
@@ -193,14 +193,14 @@ class _Reader:
         if number is None:
             return None
         if abs(number) * _MWH[self._mapping.energy_unit] > 10**15:
-            raise _Untellable("energy_out_of_range", text)
+            raise _UntellableError("energy_out_of_range", text)
         return int((number * _MWH[self._mapping.energy_unit]).to_integral_value())
 
     def _connector(self, text: str) -> int | None:
         if not self._mapping.connector:
             return None
         if not text.isdigit() or not 1 <= int(text) < 1_000:
-            raise _Untellable("bad_connector", text)
+            raise _UntellableError("bad_connector", text)
         return int(text)
 
     def _site(self, text: str) -> str:
