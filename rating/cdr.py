@@ -23,6 +23,7 @@ _EPOCH: Final = date(1970, 1, 1)
 _MWH_PER_E4: Final = 100  # 1e-4 kWh
 _MS_PER_E4: Final = 360  # 1e-4 h
 _TIME_DIMENSIONS: Final = {CHARGING: "TIME", PARKING: "PARKING_TIME"}
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 _CATEGORY_TOTALS: Final = (
     ("total_fixed_cost", C_FLAT),
     ("total_energy_cost", Q_ENERGY),
@@ -132,7 +133,7 @@ def credit(cdr: Mapping[str, Any], last_updated_ms: int) -> dict[str, Any]:
 
 def encode(cdr: Mapping[str, Any]) -> bytes:
     """The document as JSON."""
-    return msgspec.json.encode(cdr)
+    return _ENCODER.encode(cdr)
 
 
 def _price_2_2_1(excl_e4: int, incl_e4: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

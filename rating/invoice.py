@@ -126,6 +126,6 @@ def _compare(field: str, published: Any, ours: str, decimals: int) -> Iterator[d
     theirs = decimal_of(published, field)
     exponent = theirs.normalize().as_tuple().exponent
     printed = max(decimals, -exponent if isinstance(exponent, int) else 0)
-    grain = Decimal(1).scaleb(-printed) / 2 if "taxes" not in field else Decimal(1).scaleb(-printed)
+    grain = Decimal(1).scaleb(-printed) / 2 if not field.endswith(".taxes") else Decimal(1).scaleb(-printed)
     if abs(theirs - Decimal(ours)) > grain:
         yield {"field": field, "published": str(published), "computed": ours}

@@ -129,6 +129,13 @@ def test_a_reservation_does_not_count_in_the_duration() -> None:
     assert engine.rate(session, one, "UTC")[0].settled.total_excl_e4[0] == 10_000
 
 
+def test_a_flat_fee_looks_at_the_power_of_the_charging_session() -> None:
+    one = tariff(element(component("FLAT", 3), min_power=50))
+    marks = (Mark(MONDAY, RESERVATION), Mark(MONDAY, CHARGING, 50 * KWH))
+    session = Session(((MONDAY, MONDAY, 0), (MONDAY, MONDAY + HOUR, KWH)), marks)
+    assert engine.rate(session, one, "UTC")[0].settled.total_excl_e4[0] == 30_000
+
+
 @pytest.mark.parametrize(
     ("intervals", "marks"),
     [

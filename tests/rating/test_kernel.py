@@ -126,6 +126,19 @@ def test_thresholds_within_one_ms_make_pieces_of_zero_length() -> None:
     ]
 
 
+def test_what_flowed_before_a_duration_is_priced_by_what_held_before_it() -> None:
+    limits = [element(component("ENERGY", 1), max_kwh=1), element(component("ENERGY", 2), max_duration=1)]
+    book = book_of(tariff(*limits, element(component("ENERGY", 3))))
+    found = cuts(book, MONDAY + 999, MONDAY + 1001, 4 * KWH)
+    assert [(c.energy, c.energy_component) for c in found] == [(KWH, 0), (3 * KWH, 1)]
+    count, pieces = rate(book, MONDAY + 999, MONDAY + 1001, 4 * KWH, session_start=MONDAY)
+    assert list(zip(pieces.energy_mwh[:count].tolist(), pieces.energy_component[:count].tolist(), strict=True)) == [
+        (KWH, 0),
+        (KWH, 1),  # the rest of the first ms, at the instant at which the duration is reached
+        (2 * KWH, 2),
+    ]
+
+
 def test_energy_at_one_instant_is_kept() -> None:
     book = book_of(tariff(element(component("ENERGY", 1), max_kwh=1), element(component("ENERGY", 2))))
     assert [(c.energy, c.energy_component) for c in cuts(book, MONDAY, MONDAY, 3 * KWH)] == [(KWH, 0), (2 * KWH, 1)]
