@@ -1,0 +1,78 @@
+"""Thresholds: a default for every parameter of every kind, and changes by kind, model and location from a TOML table.
+
+The most exact entry wins: model and location, then one of them, then the kind, then the default. No code is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.errors import SettingsError
+
+# kind → parameter → default. docs/watch.md tells the meaning, unit and source of each.
+DEFAULTS: Final[Mapping[str, Mapping[str, float]]] = {
+    "token_two_sites": {"speed_kmh": 150.0, "near_km": 0.5, "remember_h": 48.0, "open_h": 24.0},
+    "token_two_connectors": {},
+    "large_session": {"z": 6.0, "warm_up": 20.0, "window": 64.0, "least_kwh": 1.0},
+    "under_registration": {"drift": 0.5, "threshold": 8.0, "warm_up": 20.0, "clip": 3.0},
+    "site_usage_shift": {"alpha": 0.15, "drift": 0.5, "threshold": 12.0, "warm_up_weeks": 3.0, "clip": 4.0},
+    "site_silence": {"expected": 12.0, "warm_up_weeks": 2.0},
+    "peer_gap": {"share": 0.6, "peers": 3.0, "sessions": 30.0},
+}
+_COMMON: Final = {"suppress_s": 0.0, "resolve_after_h": 0.0}
+
+
+@dataclass(frozen=True)
+class Override:
+    """One entry of the table; empty model or location = any."""
+
+    kind: str
+    model: str
+    location: str
+    values: Mapping[str, float]
+
+    def fits(self, kind: str, model: str, location: str) -> bool:
+        """Whether it speaks of this charger."""
+        return self.kind == kind and self.model in ("", model) and self.location in ("", location)
+
+    @property
+    def weight(self) -> int:
+        """How exact it is."""
+        return bool(self.model) + bool(self.location)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """All thresholds. `of` answers for one charger."""
+
+    overrides: Sequence[Override] = ()
+
+    def of(self, kind: str, parameter: str, model: str = "", location: str = "") -> float:
+        """The value of a parameter for a charger of this model at this location."""
+        value = {**_COMMON, **DEFAULTS.get(kind, {})}[parameter]
+        for entry in sorted(self.overrides, key=lambda o: o.weight):
+            if parameter in entry.values and entry.fits(kind, model, location):
+                value = entry.values[parameter]
+        return value
+
+
+def parse(table: Sequence[Mapping[str, Any]], where: str) -> Tuning:
+    """The `[[tune]]` entries of a rules file. Raises SettingsError naming the entry."""
+    return Tuning(tuple(_override(entry, f"{where}: tune entry {number}") for number, entry in enumerate(table, 1)))
+
+
+def _override(entry: Mapping[str, Any], where: str) -> Override:
+    kind = entry.get("kind", "")
+    if not isinstance(kind, str) or not kind:
+        raise SettingsError(f'{where}: needs kind = "…", one of {", ".join(DEFAULTS)} or a kind of the worker')
+    known = {**_COMMON, **DEFAULTS.get(kind, {})}
+    values: dict[str, float] = {}
+    for name, value in entry.items():
+        if name in ("kind", "model", "location"):
+            continue
+        if name not in known:
+            raise SettingsError(f"{where}: {kind} has no parameter {name!r}; it has {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise SettingsError(f"{where}: {name} = {value!r} is not a number of 0 or more")
+        values[name] = float(value)
+    return Override(kind, str(entry.get("model", "")), str(entry.get("location", "")), values)

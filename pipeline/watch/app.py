@@ -1,0 +1,156 @@
+"""The Faust application of `wattrate watch`: life cycle, timers and pages. The one importer of faust and mode.
+
+Kafka itself is read and written through `pipeline.kafka` in threads (docs/watch.md says why), so Faust starts without
+its own consumer and producer.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+from faust.web.base import BlueprintManager
+from mode import Service, Worker
+
+from pipeline.errors import WattrateError
+from pipeline.log import Log
+from pipeline.settings import Settings
+from pipeline.watch import pages
+from pipeline.watch.courier import Courier
+from pipeline.watch.feed import Feed
+from pipeline.watch.rules import Rules
+from pipeline.watch.watch import Watch
+from pipeline.watch.watchdog import Watched
+
+LOG = Log("watch")
+_LOOK_S = 1.0
+_STOP_S = 15.0
+
+
+class _WithoutKafka(BootStrategy):
+    """No consumer and no producer of Faust's own."""
+
+    enable_kafka = False
+    enable_kafka_consumer = False
+    enable_kafka_producer = False
+
+
+class Parts(Service):
+    """Runs the feeds and couriers, looks after them, and ends them in order."""
+
+    def __init__(self, watch: Watch, **options: Any) -> None:
+        self.watch = watch
+        self.restarts = 0
+        self.failure: BaseException | None = None
+        self._watched = {feed.topic: Watched(feed.topic) for feed in watch.feeds}
+        self._deliveries: dict[str, asyncio.Task[None]] = {}
+        super().__init__(**options)
+
+    @Service.task
+    async def _live(self) -> None:
+        """Recover, start, look after."""
+        await self.watch.recover()
+        for courier in self.watch.couriers:
+            self._deliver(courier)
+        for feed in self.watch.feeds:
+            feed.start()
+        while not self.should_stop:
+            await self.sleep(_LOOK_S)
+            await self._look()
+
+    def _deliver(self, courier: Courier) -> None:
+        self._deliveries[courier.sink.name] = asyncio.create_task(courier.run(), name=courier.sink.name)
+
+    async def _look(self) -> None:
+        await self.watch.catch_up()
+        for feed in self.watch.feeds:
+            await self._judge(feed)
+        for courier in self.watch.couriers:
+            task = self._deliveries[courier.sink.name]
+            if task.done() and not self.should_stop:
+                LOG.error("courier ended", sink=courier.sink.name, error=str(task.exception()))
+                self.restarts += 1
+                self._deliver(courier)
+
+    async def _judge(self, feed: Feed) -> None:
+        failed = feed.failure is not None
+        verdict = self._watched[feed.topic].judge(
+            time.monotonic(), feed.beat_s, feed.progress_s, feed.lag, failed=failed
+        )
+        if verdict == "give_up":
+            self.failure = feed.failure or WattrateError(f"the reader of {feed.topic} hangs again and again")
+            LOG.error("giving up", topic=feed.topic, reason=str(self.failure))
+            await self.crash(self.failure)
+        elif verdict == "restart":
+            LOG.error("restarting a feed", topic=feed.topic, reason=str(feed.failure or "no progress"))
+            self.restarts += 1
+            await asyncio.to_thread(feed.restart)
+
+    async def on_stop(self) -> None:
+        """Feeds finish and save, then couriers, then connections."""
+        await asyncio.gather(*(asyncio.to_thread(feed.stop, _STOP_S) for feed in self.watch.feeds))
+        for task in self._deliveries.values():
+            task.cancel()
+        await asyncio.gather(*self._deliveries.values(), return_exceptions=True)
+        await asyncio.to_thread(self.watch.stop)
+
+
+def make_app(watch: Watch) -> tuple[faust.App, Parts]:
+    """The application around the parts; nothing runs yet."""
+    settings = watch.settings
+    app = faust.App(
+        "wattrate-watch",
+        broker="kafka://127.0.0.1:9",  # never contacted
+        store="memory://",
+        datadir=Path(mkdtemp(prefix="wattrate-watch-")),
+        web_bind=settings.watch_host,
+        web_host=settings.watch_host,
+        web_port=settings.watch_port,
+        topic_disable_leader=True,
+    )
+    app.boot_strategy = _WithoutKafka(app)
+    app.web.blueprints = BlueprintManager([])  # no pages but ours
+    parts = Parts(watch)
+    app.service(parts)  # type: ignore[arg-type]  # takes instances too
+    _timers(app, watch)
+    _pages(app, watch, parts)
+    return app, parts
+
+
+def _timers(app: faust.App, watch: Watch) -> None:
+    if watch.ticks:
+        app.timer(watch.settings.tick_interval_s, on_leader=False)(watch.tick)
+    app.timer(watch.rules.delivery.repeat_s)(watch.repeat)
+    app.timer(30.0)(watch.refresh)
+
+
+def _pages(app: faust.App, watch: Watch, parts: Parts) -> None:
+    @app.page("/healthz", name="healthz")
+    async def healthz(view: Any, request: Any) -> Any:
+        state = pages.health(watch, parts.restarts)
+        return view.json(state, status=200 if state["ok"] else 503)
+
+    @app.page("/metrics", name="metrics")
+    async def metrics(view: Any, request: Any) -> Any:
+        return view.text(pages.metrics(watch, parts.restarts), content_type="text/plain")
+
+    @app.page("/", name="home")
+    async def home(view: Any, request: Any) -> Any:
+        return view.html(pages.page(watch, parts.restarts))
+
+
+def run(settings: Settings, rules: Rules, *, ticks: bool) -> None:
+    """Run until SIGTERM or SIGINT. Raises what made it give up."""
+    watch = Watch(settings, rules, ticks=ticks)
+    app, parts = make_app(watch)
+    worker = Worker(app, loglevel="CRITICAL", quiet=True, override_logging=False, redirect_stdouts=False)
+    LOG.info("watch runs", page=f"http://{settings.watch_host}:{settings.watch_port}/", ticks=ticks)
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as end:
+        if parts.failure is not None:
+            raise parts.failure from end
+    LOG.info("watch ended")

@@ -1,0 +1,105 @@
+"""The life of alerts as watch sees it: each step once, what is open, what is sent and what is kept back. Pure.
+
+A cache: everything here can be made again from the ledger's alerts.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pipeline.anomaly.events import AlertEvent
+from pipeline.watch.rules import Rules
+
+Verdict = Literal["send", "repeat", "suppressed", "muted", "old", "quiet"]
+_SEEN_MAX: Final = 200_000
+_ORDER: Final = ("info", "warning", "critical")
+
+
+@dataclass
+class OpenAlert:
+    """An alert that is not resolved: its first step, and how it went on."""
+
+    first: AlertEvent
+    location: str
+    last_ms: int
+    acknowledged: bool = False
+    muted: bool = False
+    steps: int = 1
+
+
+class AlertBook:
+    """Takes every step in, in any order and any number of times."""
+
+    def __init__(self, rules: Rules, location_of: Callable[[str], str]) -> None:
+        """`location_of` tells the location of a charge point, "" when it is not known."""
+        self._rules, self._location_of = rules, location_of
+        self.open: dict[str, OpenAlert] = {}
+        self._resolved: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._last_sent: OrderedDict[tuple[str, str, int], int] = OrderedDict()
+        self.counts: Counter[str] = Counter()
+        self.newest_ms = 0
+
+    def take(self, alert: AlertEvent) -> Verdict:
+        """What is to be done with this step."""
+        if alert.event_id in self._seen:
+            self.counts["repeat"] += 1
+            return "repeat"
+        _remember(self._seen, alert.event_id)
+        location = alert.location_id or self._location_of(alert.charge_point_id)
+        self.newest_ms = max(self.newest_ms, alert.time_ms)
+        muted = any(mute.covers(alert, location) for mute in self._rules.mutes)
+        self._live(alert, location, muted)
+        verdict = "muted" if muted else self._verdict(alert, location)
+        self.counts[verdict] += 1
+        return verdict
+
+    def _live(self, alert: AlertEvent, location: str, muted: bool) -> None:
+        known = self.open.get(alert.alert_id)
+        if alert.action == "resolved":
+            self.open.pop(alert.alert_id, None)
+            _remember(self._resolved, alert.alert_id)
+        elif alert.alert_id in self._resolved:
+            return  # a step that arrives behind the end changes nothing
+        elif known is None:
+            self.open[alert.alert_id] = OpenAlert(alert, location, alert.time_ms, alert.action == "acknowledged", muted)
+        else:
+            known.steps += 1
+            known.last_ms = max(known.last_ms, alert.time_ms)
+            known.acknowledged |= alert.action == "acknowledged"
+            if alert.action == "opened":
+                known.first = alert
+
+    def _verdict(self, alert: AlertEvent, location: str) -> Verdict:
+        if _ORDER.index(alert.severity) < _ORDER.index(self._rules.delivery.minimum_severity):
+            return "quiet"
+        if self.newest_ms - alert.time_ms > self._rules.delivery.oldest_h * 3_600_000:
+            return "old"
+        if alert.action != "opened":
+            return "send"
+        window_ms = self._rules.tuning.of(alert.kind, "suppress_s", location=location) * 1000
+        key = (alert.kind, alert.charge_point_id, alert.connector_id)
+        last_ms = self._last_sent.get(key)
+        if window_ms and last_ms is not None and 0 <= alert.time_ms - last_ms < window_ms:
+            return "suppressed"
+        self._last_sent[key] = alert.time_ms
+        self._last_sent.move_to_end(key)
+        if len(self._last_sent) > _SEEN_MAX:
+            self._last_sent.popitem(last=False)
+        return "send"
+
+    def firing(self) -> Iterable[OpenAlert]:
+        """Open alerts that a person has not yet acknowledged and that no mute covers."""
+        for one in self.open.values():
+            loud = _ORDER.index(one.first.severity) >= _ORDER.index(self._rules.delivery.minimum_severity)
+            limit_ms = self._rules.tuning.of(one.first.kind, "resolve_after_h", location=one.location) * 3_600_000
+            stale = self.newest_ms - one.last_ms > (limit_ms or self._rules.delivery.oldest_h * 3_600_000)
+            if loud and not (one.acknowledged or one.muted or stale):
+                yield one
+
+
+def _remember(known: "OrderedDict[str, None]", name: str) -> None:
+    known[name] = None
+    if len(known) > _SEEN_MAX:
+        known.popitem(last=False)
