@@ -1,4 +1,4 @@
-"""The settings of every Kafka client: addresses, security, a person's own options last. The library itself is not here."""
+"""The settings of every Kafka client: addresses, security, a person's own options last. The library is not here."""
 
 import logging
 from typing import Any

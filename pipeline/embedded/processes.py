@@ -78,10 +78,14 @@ class Child:
         lines = self.log.read_text("utf-8", "replace").strip().splitlines()
         return f"{lines[-1]} (all of it: {self.log})" if lines else f"it said nothing ({self.log})"
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """End it: politely, then not."""
+    def ask_to_end(self) -> None:
+        """SIGTERM, without waiting."""
         if self.running():
             self._process.terminate()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End it: politely, then not."""
+        self.ask_to_end()
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

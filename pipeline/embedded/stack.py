@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -106,9 +107,9 @@ class Stack:
         stack.write_run_file(os.getpid() if tied else store.pid, ready=False)
         return stack
 
-    def write_run_file(self, pid: int, *, ready: bool) -> Run:
+    def write_run_file(self, pid: int, *, ready: bool, services: Mapping[str, int] | None = None) -> Run:
         """Tell other commands where the parts are, for as long as process `pid` lives; `ready`: tables are made."""
-        parts = {"broker": self.broker.pid, "store": self.store.pid}
+        parts = {"broker": self.broker.pid, "store": self.store.pid, **(services or {})}
         addresses = {**_addresses(self.broker, self.store), "partitions": self.settings.partitions}
         run = Run(pid, parts, addresses, ready)
         run.write(self.folder)

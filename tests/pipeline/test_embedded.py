@@ -182,7 +182,7 @@ def wattrate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_up_in_the_background_is_found_by_other_commands_and_stopped_by_name(tmp_path: Path) -> None:
-    assert wattrate(tmp_path, "up", "--background", "--json").returncode == 0
+    assert wattrate(tmp_path, "up", "--bare", "--background", "--json").returncode == 0
     try:
         assert wattrate(tmp_path, "doctor").returncode == 0
         again = wattrate(tmp_path, "up", "--background")
@@ -195,7 +195,7 @@ def test_up_in_the_background_is_found_by_other_commands_and_stopped_by_name(tmp
 
 def test_up_in_the_foreground_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     environ = {**os.environ, "WATTRATE_DATA_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "pipeline.cli", "up"]
+    command = [sys.executable, "-m", "pipeline.cli", "up", "--bare"]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         assert up.stdout is not None and up.stderr is not None
         assert up.stdout.readline().startswith("broker     127.0.0.1:")
