@@ -1,0 +1,159 @@
+"""Everything that the ledger holds of one session: readings, rated usage, CDRs, and what was held back.
+
+Only rows that count (the views), each list in a fixed order. Energy mWh, cost in cost units, instants UTC ms.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Final, TypeVar
+
+from pipeline.clickhouse import Store
+from pipeline.read.sessions import SessionRef
+
+OPEN: Final = "open"
+SETTLED: Final = "settled"
+HELD: Final = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRow:
+    """A reading with what metering said of it; `energy_mwh` is since the register before."""
+
+    offset: int
+    time_ms: int
+    kind: int
+    state: int
+    signed: int
+    register_mwh: int | None
+    power_mw: int | None
+    id_token: str
+    flags: int
+    reference_version: int
+    verdict: str
+    disposition: str
+    energy_mwh: int
+
+
+@dataclass(frozen=True, slots=True)
+class RatedRow:
+    """One row of rated usage; `dimension` is the ledger's number, `element` -1 where nothing priced it."""
+
+    start_ms: int
+    end_ms: int
+    dimension: int
+    quantity: int
+    cost: int
+    price_e4: int
+    currency: str
+    tariff: str
+    element: int
+    component: int
+    state: int
+    split: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class CdrLine:
+    """One CDR of the session's chain, or the credit of one."""
+
+    cdr_id: str
+    revision: int
+    credit: int
+    id_token: str
+    location_id: str
+    start_ms: int
+    end_ms: int
+    settled_ms: int
+    tariff: str
+    currency: str
+    energy_mwh: int
+    charging_ms: int
+    parking_ms: int
+    held_mwh: int
+    held_reason: str
+    total_excl_e4: int
+    total_incl_e4: int
+    signed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRow:
+    """Usage held, or what became of it."""
+
+    action: str
+    reason: str
+    held_mwh: int
+    time_ms: int
+    actor: str
+    note: str
+
+
+@dataclass(frozen=True)
+class SessionRows:
+    """A session as the ledger knows it now."""
+
+    ref: SessionRef
+    readings: list[ReadingRow]  # in time order
+    rated: list[RatedRow]  # in log order, with reversals
+    cdrs: list[CdrLine]  # by revision
+    holds: list[HoldRow]  # in log order
+
+    @property
+    def cdr(self) -> CdrLine | None:
+        """The CDR that stands; None while the session is open, held, or after a credit without a new CDR."""
+        return self.cdrs[-1] if self.cdrs and not self.cdrs[-1].credit else None
+
+    @property
+    def hold(self) -> HoldRow | None:
+        """The hold that is in force."""
+        return self.holds[-1] if self.holds and self.holds[-1].action == "held" else None
+
+    @property
+    def state(self) -> str:
+        """OPEN, SETTLED or HELD."""
+        if self.cdr is not None:
+            return SETTLED
+        return HELD if self.hold is not None else OPEN
+
+
+_Row = TypeVar("_Row", ReadingRow, RatedRow, CdrLine, HoldRow)
+
+_LOG_ORDER: Final = "offset, line"
+
+
+def load(store: Store, ref: SessionRef) -> SessionRows:
+    """Read all of it."""
+    return SessionRows(
+        ref,
+        _rows(store, ref, "readings", ReadingRow, f"time, {_LOG_ORDER}"),
+        _rows(store, ref, "rated_usage", RatedRow, _LOG_ORDER),
+        _rows(store, ref, "cdrs", CdrLine, f"revision, {_LOG_ORDER}"),
+        _rows(store, ref, "quarantine", HoldRow, _LOG_ORDER),
+    )
+
+
+def _rows(store: Store, ref: SessionRef, view: str, kind: type[_Row], order: str) -> list[_Row]:
+    names = [field.name for field in fields(kind)]
+    columns = ", ".join(f"{_expression(name)} AS f_{name}" for name in names)
+    found = store.rows(
+        f"SELECT {columns} FROM {view} AS v WHERE log_id = {{log:UInt64}} "
+        f"AND charge_point_id = {{charge_point:String}} AND session_key = {{key:UInt64}} ORDER BY {order}",
+        {"log": ref.log_id, "charge_point": ref.charge_point_id, "key": ref.session_key},
+    )
+    return [kind(**{name: row[f"f_{name}"] for name in names}) for row in found]
+
+
+def _expression(name: str) -> str:
+    if name in ("dimension",):
+        return "toInt8(v.dimension)"
+    if name in ("verdict", "disposition", "action"):
+        return f"toString(v.{name})"
+    if name.endswith("_ms") and name not in ("charging_ms", "parking_ms"):
+        column = {"settled_ms": "settled_at"}.get(name, name.removesuffix("_ms"))
+        return f"toUnixTimestamp64Milli(v.{column})"
+    return f"v.{name}"
+
+
+def as_json(row: Any) -> dict[str, Any]:
+    """The row as it is printed: its columns by name."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}

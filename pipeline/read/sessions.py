@@ -1,0 +1,107 @@
+"""Find a session in the ledger by what people call it: session, transaction, CDR, or session key.
+
+A session is (log, charge point, session key). The same names may stand in the store for an earlier life of the topic:
+the newest log wins.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.clickhouse import Store
+from pipeline.errors import DocumentError
+from rating.cdr import CREDIT_SUFFIX
+
+_KEY: Final = re.compile(r"[0-9a-fA-F]{16}")
+_SHOWN: Final = 12  # candidates named in an error
+
+
+@dataclass(frozen=True)
+class SessionRef:
+    """A session of the ledger. `session_key` is metering's 64-bit name for it, shown as 16 hexadecimal digits."""
+
+    log_id: int
+    partition: int
+    charge_point_id: str
+    connector_id: int
+    session_key: int
+    transaction_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """The session key as people write it."""
+        return f"{self.session_key:016x}"
+
+
+def find(store: Store, text: str) -> SessionRef:
+    """The one session that `text` names. Raises DocumentError when there is none, or several."""
+    found = _newest_log(store, _by_key(store, int(text, 16)) if _KEY.fullmatch(text) else [])
+    found = found or _newest_log(store, _by_name(store, text))
+    if not found:
+        raise DocumentError(
+            f"no session is called {text!r}: give a session id (charge point*transaction), a transaction id, a CDR id "
+            "or a session key of 16 hexadecimal digits; a session is known once a worker has rated its first reading"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{ref.key} ({ref.charge_point_id}*{ref.transaction_id})" for ref in found[:_SHOWN])
+        raise DocumentError(f"{len(found)} sessions are called {text!r}: {names}; give the session key of one")
+    return found[0]
+
+
+def current_log(store: Store) -> int | None:
+    """The log that was claimed last; None before the first claim."""
+    found = store.rows("SELECT argMax(log_id, claimed_at) AS log, count() AS claims FROM claim_rows")[0]
+    return int(found["log"]) if found["claims"] else None
+
+
+def _by_key(store: Store, key: int) -> list[SessionRef]:
+    parts = [_select(table, "session_key = {key:UInt64}") for table in ("cdrs", "quarantine", "readings")]
+    return _refs(store.rows(" UNION ALL ".join(parts), {"key": key}))
+
+
+def _by_name(store: Store, text: str) -> list[SessionRef]:
+    """By CDR, by transaction, and by "charge point*transaction" where no CDR is there yet."""
+    cdr = text.removesuffix(CREDIT_SUFFIX)
+    in_cdrs = "(cdr_id = {cdr:String} OR left(cdr_id, 36) = {cdr:String} OR transaction_id = {name:String})"
+    in_readings = (
+        "(transaction_id = {name:String} OR (charge_point_id, transaction_id) IN {pairs:Array(Tuple(String, String))})"
+    )
+    stars = [at for at, letter in enumerate(text) if letter == "*"]
+    pairs = [(text[:at], text[at + 1 :]) for at in stars] or [("", "")]
+    sql = f"{_select('cdrs', in_cdrs)} UNION ALL {_select('readings', in_readings)}"
+    return _refs(store.rows(sql, {"cdr": cdr, "name": text, "pairs": pairs}))
+
+
+def _select(table: str, condition: str) -> str:
+    """Sessions of a view; quarantine rows know no transaction."""
+    transaction = "''" if table == "quarantine" else "max(v.transaction_id)"
+    return (
+        "SELECT log_id, any(v.partition) AS part, toString(charge_point_id) AS charge_point, "
+        f"max(v.connector_id) AS connector, session_key, {transaction} AS transaction FROM {table} AS v "
+        f"WHERE session_key != 0 AND {condition} GROUP BY log_id, charge_point_id, session_key"
+    )
+
+
+def _refs(rows: Iterable[dict[str, Any]]) -> list[SessionRef]:
+    found: dict[tuple[int, str, int], SessionRef] = {}
+    for row in rows:
+        ref = SessionRef(
+            row["log_id"], row["part"], row["charge_point"], row["connector"], row["session_key"], row["transaction"]
+        )
+        name = (ref.log_id, ref.charge_point_id, ref.session_key)
+        found[name] = max(found.get(name, ref), ref, key=lambda r: (r.transaction_id, r.connector_id))
+    return sorted(found.values(), key=lambda r: (r.charge_point_id, r.session_key))
+
+
+def _newest_log(store: Store, refs: list[SessionRef]) -> list[SessionRef]:
+    """The sessions of the log that was claimed last among theirs."""
+    logs = sorted({ref.log_id for ref in refs})
+    if len(logs) < 2:
+        return refs
+    newest = store.scalar(
+        "SELECT log_id FROM claim_rows WHERE log_id IN {logs:Array(UInt64)} "
+        "GROUP BY log_id ORDER BY max(claimed_at) DESC LIMIT 1",
+        {"logs": logs},
+    )
+    return [ref for ref in refs if ref.log_id == newest]
