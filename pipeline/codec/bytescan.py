@@ -18,6 +18,7 @@ from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
 
 PADDING = 64  # bytes of zeros after the last record
 FAILED = -1
+UNUSABLE = -2
 MAX_WORD = 32
 
 Bytes = npt.NDArray[np.uint8]
@@ -127,12 +128,18 @@ def after_colon(at: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def number_at(at: int, quoted: bool) -> tuple[int, int, int]:
-    """End, digits as an integer and decimals of the unsigned number at `at`; quoted ones may start with zeros."""
+def number_at(at: int, quoted: bool) -> tuple[int, int, int, bool]:
+    """End, digits as an integer, decimals and whether a comma stood for the point, of the number at `at`.
+
+    Numbers in quotes may have a comma and leading zeros, which JSON's own may not.
+    """
+    negative = load1(at) == _MINUS
+    at += negative
     number = 0
     decimals = -1
     start = at
     digits = 0
+    comma = False
     while True:
         byte = load1(at)
         digit = byte - _ZERO_DIGIT
@@ -140,20 +147,21 @@ def number_at(at: int, quoted: bool) -> tuple[int, int, int]:
             number = number * 10 + digit
             digits += 1
             decimals += decimals >= 0
-        elif byte == _DOT and decimals < 0 and digits > 0:
+        elif decimals < 0 and digits > 0 and (byte == _DOT or (quoted and byte == COMMA)):
             decimals = 0
+            comma = byte == COMMA
         else:
             break
         at += 1
     leading = load1(start) == _ZERO_DIGIT and digits - max(decimals, 0) > 1
     if digits == 0 or digits > _MAX_DIGITS or decimals == 0 or (leading and not quoted):
-        return FAILED, 0, 0
-    return at, number, max(decimals, 0)
+        return FAILED, 0, 0, False
+    return at, -number if negative else number, max(decimals, 0), comma
 
 
 @numba.njit(nogil=True, cache=True)
 def _two_digits(at: int) -> int:
-    """The number that two digits make; 100 or more when they are none."""
+    """The number that two digits make; 1000 when they are none."""
     tens: int = load1(at) - _ZERO_DIGIT
     ones: int = load1(at + 1) - _ZERO_DIGIT
     return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else 1000
@@ -164,6 +172,8 @@ def _date_ms(at: int) -> int:
     century, year = _two_digits(at), _two_digits(at + 2)
     month, day = _two_digits(at + 5), _two_digits(at + 8)
     year += century * 100
+    if year < 2009 or year > 2100:
+        return UNUSABLE  # no text that begins so is an instant from 2010 to 2099, in any zone
     if load1(at + 4) != _MINUS or load1(at + 7) != _MINUS:
         return FAILED
     if not (2010 <= year <= 2099 and 1 <= month <= 12 and day >= 1):
@@ -200,13 +210,19 @@ def _zone_ms(at: int, end: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def instant_at(at: int, end: int) -> int:
-    """UTC ms of the RFC 3339 text in [at, end), with a zone; FAILED where `instants.instant` has to look at it."""
-    if end - at < 20 or load1(at + 10) != _T:
-        return FAILED
-    date, clock = _date_ms(at), _clock_ms(at + 11)
-    if date == FAILED or clock == FAILED:
-        return FAILED
+def instant_at(at: int, end: int) -> tuple[int, bool]:
+    """UTC ms of the RFC 3339 text in [at, end) and whether it has a zone (if not, it is read as UTC).
+
+    UNUSABLE for what is no usable instant; FAILED where `instants.instant` has to look at it.
+    """
+    if end - at < 16:
+        return UNUSABLE, True
+    date = _date_ms(at)
+    if date < 0:
+        return date, True
+    clock = _clock_ms(at + 11)
+    if end - at < 19 or load1(at + 10) != _T or clock == FAILED:
+        return FAILED, True
     position = at + 19
     fraction = 0
     if load1(position) == _DOT:
@@ -217,7 +233,8 @@ def instant_at(at: int, end: int) -> int:
                 fraction += (load1(position) - _ZERO_DIGIT) * _FRACTION_MS[position - first + 1]
             position += 1
         if position == first or position - first > _MAX_DIGITS:
-            return FAILED
-    zone = _zone_ms(position, end)
+            return FAILED, True
+    zoned = position < end
+    zone = _zone_ms(position, end) if zoned else 0
     instant = date + clock + fraction - zone
-    return instant if zone != LATEST_MS and EARLIEST_MS <= instant < LATEST_MS else FAILED
+    return instant if zone != LATEST_MS and EARLIEST_MS <= instant < LATEST_MS else FAILED, zoned

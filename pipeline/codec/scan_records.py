@@ -25,8 +25,8 @@ from pipeline.codec.scan_values import (
     meter_values,
     next_member,
     number_member,
-    scaled_amount,
     seen_twice,
+    take_amount,
     word_member,
 )
 from pipeline.codec.slots import Facts, fact, put
@@ -77,7 +77,7 @@ def id_member(at: int, facts: Facts, slot: int) -> int:
     """A transaction id, a string or a plain integer, into the pair of slots at `slot`; the position behind it."""
     if load1(at) == QUOTE:
         return text_member(at, facts, slot)
-    end, _, decimals = number_at(at, False)
+    end, _, decimals, _ = number_at(at, False)
     put(facts, slot, at)
     put(facts, slot + 1, end - at)
     return end if decimals == 0 else FAILED
@@ -86,27 +86,29 @@ def id_member(at: int, facts: Facts, slot: int) -> int:
 @numba.njit(nogil=True, cache=True)
 def small_member(at: int, facts: Facts, slot: int, limit: int) -> int:
     """An integer from 0 to `limit` into `slot`; the position behind it."""
-    end, number, decimals = number_at(at, False)
+    end, number, decimals, _ = number_at(at, False)
     put(facts, slot, number)
-    return end if decimals == 0 and number <= limit else FAILED
+    return end if decimals == 0 and 0 <= number <= limit else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
 def amount_member(at: int, facts: Facts, slot: int, quantity: int) -> int:
-    """A bare number in Wh, W or A into `slot` as mWh, mW or mA; the position behind it."""
+    """A number in Wh, W or A into `slot` as mWh, mW or mA; the position behind it."""
     at = number_member(at, facts)
-    if at == FAILED or fact(facts, slots.QUOTED):
+    if at == FAILED:
         return FAILED
-    put(facts, slot, scaled_amount(quantity, fact(facts, slots.NUMBER), 3 - fact(facts, slots.DECIMALS)))
-    return at if fact(facts, slot) != FAILED else FAILED
+    if fact(facts, slots.QUOTED):
+        put(facts, slots.REPAIRED, 1)
+    return at if take_amount(facts, slot, quantity, 3, slots.EVENT_FLAGS) else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
 def state_member(at: int, facts: Facts) -> int:
     """A status word into STATE; the position behind it."""
     at = word_member(at, facts, slots.STATE)
-    put(facts, slots.STATE, STATE_OF[fact(facts, slots.STATE)])
-    return at if fact(facts, slots.STATE) != ABSENT else FAILED
+    state = STATE_OF[fact(facts, slots.STATE)]
+    put(facts, slots.STATE, state)
+    return at if state != ABSENT else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
@@ -115,8 +117,7 @@ def skipped_member(at: int) -> int:
     if load1(at) == QUOTE:
         end = string_end(at + 1)
         return end + 1 if end != FAILED else FAILED
-    end, _, _ = number_at(at, False)
-    return end
+    return number_at(at, False)[0]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -174,7 +175,7 @@ def _payload_member(name: int, at: int, facts: Facts) -> int:
     if name == _INNER_ID:
         return id_member(at, facts, slots.INNER_ID)
     if name == _TIMESTAMP:
-        return instant_member(at, facts, slots.TIME_MS)
+        return instant_member(at, facts, slots.TIME_MS, slots.EVENT_FLAGS)
     if name == _ID_TAG:
         return text_member(at, facts, slots.TOKEN)
     if name in (_METER_START, _METER_STOP):
@@ -226,7 +227,7 @@ def _top_member(name: int, at: int, facts: Facts) -> int:
     if name == _OUTER_ID:
         return id_member(at, facts, slots.OUTER_ID)
     if name == _TIMESTAMP:
-        return instant_member(at, facts, slots.TIME_MS)
+        return instant_member(at, facts, slots.TIME_MS, slots.EVENT_FLAGS)
     if name == _ENERGY:
         return amount_member(at, facts, slots.REGISTER, words.REGISTER)
     if name == _FLAT_CONNECTOR:
@@ -242,7 +243,7 @@ def _top_member(name: int, at: int, facts: Facts) -> int:
     if name == _FLAT_TOKEN:
         return text_member(at, facts, slots.TOKEN)
     if name == _RECEIVED:
-        return instant_member(at, facts, slots.RECEIVED_MS)
+        return instant_member(at, facts, slots.RECEIVED_MS, slots.UNUSED)
     if name == _VERSION:
         return _version_member(at, facts)
     if name == _ACTION:

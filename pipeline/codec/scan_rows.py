@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.codec import slots
 from pipeline.codec import vocabulary as words
-from pipeline.codec.bytescan import FAILED, Bytes, holds_byte, load1, masked8, same_bytes
+from pipeline.codec.bytescan import FAILED, UNUSABLE, Bytes, holds_byte, load1, masked8, same_bytes
 from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
 from pipeline.codec.names import Names, index_of
 from pipeline.codec.records import TRANSACTION_ID_BYTES
@@ -70,8 +70,8 @@ def _members_are(facts: Facts, slot: int, required: int, allowed: int) -> bool:
 
 @numba.njit(nogil=True, cache=True)
 def _usable_id(at: int, length: int) -> bool:
-    """Whether the id is one that `fields.transaction_id` would take at once."""
-    if length < 1 or length > TRANSACTION_ID_BYTES:
+    """Whether there is an id, and it is none of those that chargers send when they have none."""
+    if length < 1:
         return False
     if length == 1 and load1(at) == 0x30:
         return False
@@ -103,7 +103,7 @@ def _total(facts: Facts, quantity: int) -> tuple[int, int]:
 @numba.njit(nogil=True, cache=True)
 def _put_entry(facts: Facts, sample: Sample) -> None:
     """The amounts of the one meterValue entry into the sample (as `lines.read_line`)."""
-    flags = columns.FLAG_UNIT_DEFAULTED if fact(facts, slots.UNIT_DEFAULTED) else 0
+    flags = fact(facts, slots.VALUE_FLAGS)
     energy, how = _total(facts, words.REGISTER)
     if energy == ABSENT_I64:
         energy, how = _total(facts, words.INTERVAL)
@@ -134,7 +134,7 @@ def _start(facts: Facts, sample: Sample, kind: int, context: int) -> None:
     sample.register_mwh = ABSENT_I64
     sample.power_mw = ABSENT_I64
     sample.current_ma = ABSENT_I64
-    sample.flags = np.uint32(0)
+    sample.flags = np.uint32(fact(facts, slots.EVENT_FLAGS))
     sample.soc_permille = -1
     sample.phases_live = -1
     sample.phases_said = -1
@@ -153,10 +153,18 @@ def _put_flat(facts: Facts, sample: Sample) -> bool:
         _start(facts, sample, columns.KIND_STOP, columns.CONTEXT_END)
     else:
         return False
-    sample.register_mwh = fact(facts, slots.REGISTER)
+    _put_register(facts, sample)
     sample.power_mw = fact(facts, slots.POWER)
     sample.current_ma = fact(facts, slots.CURRENT)
     return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_register(facts: Facts, sample: Sample) -> None:
+    """The register of the flat form, meterStart or meterStop."""
+    sample.register_mwh = fact(facts, slots.REGISTER)
+    if fact(facts, slots.REGISTER) == ABSENT_I64:
+        sample.flags |= np.uint32(columns.FLAG_NO_ENERGY)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -169,6 +177,7 @@ def _put_status(facts: Facts, sample: Sample) -> bool:
 @numba.njit(nogil=True, cache=True)
 def _put_values(facts: Facts, sample: Sample) -> bool:
     put(facts, slots.TIME_MS, fact(facts, slots.ENTRY_MS))
+    put(facts, slots.EVENT_FLAGS, fact(facts, slots.ENTRY_FLAGS))
     context = fact(facts, slots.LINE_CONTEXT)
     _start(facts, sample, columns.KIND_SAMPLE, columns.CONTEXT_OTHER if context == FAILED else context)
     _put_entry(facts, sample)
@@ -188,8 +197,8 @@ def _put_16(facts: Facts, sample: Sample) -> bool:
         _start(facts, sample, columns.KIND_STOP, columns.CONTEXT_END)
     else:
         return False
-    sample.register_mwh = fact(facts, slots.REGISTER)
-    sample.flags = np.uint32(columns.FLAG_WHOLE_WH)
+    _put_register(facts, sample)
+    sample.flags |= np.uint32(columns.FLAG_WHOLE_WH)
     return True
 
 
@@ -206,10 +215,13 @@ def _put_event(facts: Facts, sample: Sample) -> bool:
         return False
     if fact(facts, slots.ENTRIES):
         own = kind != columns.KIND_SAMPLE and fact(facts, slots.LINE_CONTEXT) == context
-        if not own and fact(facts, slots.ENTRY_MS) != fact(facts, slots.TIME_MS):
+        if fact(facts, slots.ENTRY_MS) == fact(facts, slots.TIME_MS):
+            put(facts, slots.EVENT_FLAGS, fact(facts, slots.EVENT_FLAGS) | fact(facts, slots.ENTRY_FLAGS))
+        elif not own:
             if kind != columns.KIND_SAMPLE or fact(facts, slots.STATE) != columns.STATE_UNKNOWN:
                 return False
             put(facts, slots.TIME_MS, fact(facts, slots.ENTRY_MS))
+            put(facts, slots.EVENT_FLAGS, fact(facts, slots.ENTRY_FLAGS))
         if kind == columns.KIND_SAMPLE and fact(facts, slots.LINE_CONTEXT) != FAILED:
             context = fact(facts, slots.LINE_CONTEXT)
     _start(facts, sample, kind, context)
@@ -242,28 +254,55 @@ def _put_message(facts: Facts, sample: Sample) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
+def _stand_in(facts: Facts, slot: int, flag_slot: int, received: int) -> bool:
+    """Gives the arrival's time to an instant that is unusable; False where the arrival is not known either."""
+    if fact(facts, slot) != UNUSABLE:
+        return True
+    put(facts, slot, received)
+    put(facts, flag_slot, fact(facts, flag_slot) | columns.FLAG_TIME_UNUSABLE)
+    return received >= 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _id_slot(facts: Facts) -> int:
+    """The slots of the transaction id to take: the payload's, else the envelope's; 0 where neither is usable."""
+    if _usable_id(fact(facts, slots.INNER_ID), fact(facts, slots.INNER_ID + 1)):
+        return slots.INNER_ID
+    if _usable_id(fact(facts, slots.OUTER_ID), fact(facts, slots.OUTER_ID + 1)):
+        return slots.OUTER_ID
+    return 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _put_id(facts: Facts, sample: Sample, id_bytes: Bytes) -> bool:
+    slot = _id_slot(facts)
+    at, length = fact(facts, slot), fact(facts, slot + 1)
+    if slot == 0:
+        sample.flags |= np.uint32(columns.FLAG_TXN_UNUSABLE)
+        length = 0
+    if length > TRANSACTION_ID_BYTES:
+        return False
+    for byte in range(length):
+        id_bytes[byte] = load1(at + byte)
+    id_bytes[length:] = 0
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
 def put_row(facts: Facts, record_ms: int, sample: Sample, id_bytes: Bytes) -> bool:
     """Everything in a sample but its names and offset, and the transaction id's bytes; False where the twin has to."""
-    if not _put_message(facts, sample):
-        return False
     received = fact(facts, slots.RECEIVED_MS)
-    if received == FAILED:
-        received = record_ms if EARLIEST_MS <= record_ms < LATEST_MS else sample.time_ms
-    sample.received_ms = received
+    if received < 0:
+        received = record_ms if EARLIEST_MS <= record_ms < LATEST_MS else FAILED
+    known = _stand_in(facts, slots.TIME_MS, slots.EVENT_FLAGS, received)
+    known &= _stand_in(facts, slots.ENTRY_MS, slots.ENTRY_FLAGS, received)
+    if not (known and _put_message(facts, sample) and _put_id(facts, sample, id_bytes)):
+        return False
+    sample.received_ms = received if received >= 0 else sample.time_ms
     sample.connector_id = fact(facts, slots.CONNECTOR)
     sample.seq_no = fact(facts, slots.SEQ_NO)
     sample.line = 0
     sample.signed = columns.SIGNED_NONE
-    slot = slots.INNER_ID if fact(facts, slots.INNER_ID) != FAILED else slots.OUTER_ID
-    at, length = fact(facts, slot), fact(facts, slot + 1)
-    if at == FAILED:
-        sample.flags |= np.uint32(columns.FLAG_TXN_UNUSABLE)
-        length = 0
-    elif not _usable_id(at, length):
-        return False
-    for byte in range(length):
-        id_bytes[byte] = load1(at + byte)
-    id_bytes[max(length, 0) :] = 0
     return True
 
 

@@ -37,6 +37,7 @@ from pipeline.codec.wordtable import (
     number_of,
     word_at,
 )
+from pipeline.metering import columns
 from pipeline.metering.columns import ABSENT_I64
 
 _VALUE, _CONTEXT, _FORMAT = number_of("value"), number_of("context"), number_of("format")
@@ -50,28 +51,49 @@ _POWERS_OF_TEN = np.array([10**power for power in range(19)], np.int64)
 
 @numba.njit(nogil=True, cache=True)
 def scaled_amount(quantity: int, number: int, shift: int) -> int:
-    """Floor of number * 10^shift; FAILED beyond the quantity's limit and for registers of all ones."""
+    """Floor of number * 10^shift; ABSENT_I64 beyond the quantity's limit."""
     if shift < 0:
-        amount = number // _POWERS_OF_TEN[-shift] if shift >= -18 else 0
-    elif shift > 18 or number > _LIMITS[quantity] // _POWERS_OF_TEN[shift]:
-        return 0 if number == 0 else FAILED
+        amount = number // _POWERS_OF_TEN[-shift] if shift >= -18 else (-1 if number < 0 else 0)
+    elif shift > 18 or abs(number) > _LIMITS[quantity] // _POWERS_OF_TEN[shift]:
+        return 0 if number == 0 else ABSENT_I64
     else:
         amount = number * _POWERS_OF_TEN[shift]
-    if amount > _LIMITS[quantity] or (quantity <= words.INTERVAL and is_all_ones(amount)):
-        return FAILED
-    return amount
+    return amount if abs(amount) <= _LIMITS[quantity] else ABSENT_I64
+
+
+@numba.njit(nogil=True, cache=True)
+def take_amount(facts: Facts, slot: int, quantity: int, places: int, flag_slot: int) -> bool:
+    """Puts the number at hand into `slot` and what is to be said of it into `flag_slot`.
+
+    As `lines.read_amount`: a register below zero or of all ones stays absent. False where the number is out of bounds.
+    """
+    amount = scaled_amount(quantity, fact(facts, slots.NUMBER), places - fact(facts, slots.DECIMALS))
+    if amount == ABSENT_I64 or (quantity == words.SOC and amount < 0):
+        return False
+    flags = fact(facts, flag_slot)
+    if fact(facts, slots.REPAIRED):
+        flags |= columns.FLAG_NUMBER_REPAIRED
+    if quantity <= words.INTERVAL and is_all_ones(amount):
+        flags |= columns.FLAG_SENTINEL
+    elif quantity <= words.INTERVAL and amount < 0:
+        flags |= columns.FLAG_NEGATIVE
+    else:
+        put(facts, slot, amount)
+    put(facts, flag_slot, flags)
+    return True
 
 
 @numba.njit(nogil=True, cache=True)
 def number_member(at: int, facts: Facts) -> int:
     """A number, bare or as a string, into NUMBER, DECIMALS and QUOTED; the position behind it."""
     quoted: bool = load1(at) == QUOTE
-    end, number, decimals = number_at(at + quoted, quoted)
+    end, number, decimals, comma = number_at(at + quoted, quoted)
     if end == FAILED or (quoted and load1(end) != QUOTE):
         return FAILED
     put(facts, slots.NUMBER, number)
     put(facts, slots.DECIMALS, decimals)
     put(facts, slots.QUOTED, quoted)
+    put(facts, slots.REPAIRED, comma)
     return end + quoted
 
 
@@ -130,9 +152,9 @@ def _unit_of_measure(at: int, facts: Facts) -> int:
         if name == _UNIT:
             at = word_member(at, facts, slots.UNIT)
         elif name == _MULTIPLIER:
-            end, multiplier, decimals = number_at(at, False)
+            end, multiplier, decimals, _ = number_at(at, False)
             put(facts, slots.MULTIPLIER, multiplier)
-            at = end if decimals == 0 and multiplier <= 30 else FAILED
+            at = end if decimals == 0 and abs(multiplier) <= 30 else FAILED
         else:
             at = FAILED
         if at == FAILED:
@@ -173,7 +195,7 @@ def _sampled_value(at: int, facts: Facts, quoted: bool) -> int:
     for slot in range(slots.MEASURAND, slots.MULTIPLIER):
         put(facts, slot, ABSENT)
     put(facts, slots.MULTIPLIER, 0)
-    put(facts, slots.NUMBER, FAILED)
+    put(facts, slots.NUMBER, ABSENT_I64)
     at = blanks_end(at + 1)
     more = True
     while more:
@@ -184,7 +206,7 @@ def _sampled_value(at: int, facts: Facts, quoted: bool) -> int:
         if at == FAILED:
             return FAILED
         more, at = next_member(at, CLOSE)
-    return at if fact(facts, slots.NUMBER) != FAILED and _take_value(facts, quoted) else FAILED
+    return at if fact(facts, slots.NUMBER) != ABSENT_I64 and _take_value(facts, quoted) else FAILED
 
 
 @numba.njit(nogil=True, cache=True)
@@ -205,14 +227,14 @@ def _take_value(facts: Facts, quoted: bool) -> bool:
     put(facts, slots.LINE_CONTEXT, context)
     places = PLACES_OF[quantity, fact(facts, slots.UNIT)]
     slot = slots.AMOUNTS + 4 * quantity + phase
-    if places == ABSENT or fact(facts, slots.QUOTED) != quoted or fact(facts, slot) != ABSENT_I64:
+    if places == ABSENT or fact(facts, slot) != ABSENT_I64:
         return False
+    if fact(facts, slots.QUOTED) != quoted:
+        put(facts, slots.REPAIRED, 1)
     if fact(facts, slots.UNIT) == ABSENT and quantity <= words.INTERVAL:
-        put(facts, slots.UNIT_DEFAULTED, 1)
-    shift = places + fact(facts, slots.MULTIPLIER) - fact(facts, slots.DECIMALS)
-    amount = scaled_amount(quantity, fact(facts, slots.NUMBER), shift)
-    put(facts, slot, amount)
-    return amount != FAILED
+        put(facts, slots.VALUE_FLAGS, fact(facts, slots.VALUE_FLAGS) | columns.FLAG_UNIT_DEFAULTED)
+    good = take_amount(facts, slot, quantity, places + fact(facts, slots.MULTIPLIER), slots.VALUE_FLAGS)
+    return good and (phase == 0 or fact(facts, slot) != ABSENT_I64)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -247,7 +269,7 @@ def meter_values(at: int, facts: Facts, quoted: bool) -> int:
         if at == FAILED:
             return FAILED
         if name == _TIMESTAMP and fact(facts, slots.ENTRY_MS) == FAILED:
-            at = instant_member(at, facts, slots.ENTRY_MS)
+            at = instant_member(at, facts, slots.ENTRY_MS, slots.ENTRY_FLAGS)
         elif name == _SAMPLED and not sampled:
             sampled = True
             at = _sampled_values(at, facts, quoted)
@@ -263,12 +285,15 @@ def meter_values(at: int, facts: Facts, quoted: bool) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def instant_member(at: int, facts: Facts, slot: int) -> int:
-    """A timestamp string into `slot`; the position behind it."""
+def instant_member(at: int, facts: Facts, slot: int, flag_slot: int) -> int:
+    """A timestamp string into `slot` (UNUSABLE where it is none) and its flag into `flag_slot`; the position behind."""
     if load1(at) != QUOTE:
         return FAILED
     end = string_end(at + 1)
     if end == FAILED:
         return FAILED
-    put(facts, slot, instant_at(at + 1, end))
-    return end + 1 if fact(facts, slot) != FAILED else FAILED
+    moment, zoned = instant_at(at + 1, end)
+    put(facts, slot, moment)
+    if not zoned:
+        put(facts, flag_slot, fact(facts, flag_slot) | columns.FLAG_TIME_NO_ZONE)
+    return end + 1 if moment != FAILED else FAILED

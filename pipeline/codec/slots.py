@@ -20,6 +20,7 @@ Facts = int  # the address of COUNT slots
 TOP: Final = 0
 PAYLOAD: Final = 1
 VALUE: Final = 2
+REPAIRED: Final = 3  # whether the number at hand had a decimal comma
 
 # texts: two slots each
 POINT: Final = 4
@@ -54,14 +55,17 @@ NUMBER: Final = 32
 DECIMALS: Final = 33
 QUOTED: Final = 34
 FORMAT: Final = 37
+UNUSED: Final = 60  # takes what nobody asks for
 
 # the entry's values: total and phases 1 to 3 of register, interval, power, current, SoC
 LINE_CONTEXT: Final = 35
-UNIT_DEFAULTED: Final = 36
+EVENT_FLAGS: Final = 36  # FLAG_* of the message's own time, state and register
+ENTRY_FLAGS: Final = 38  # of the entry's time
+VALUE_FLAGS: Final = 39  # of its values
 AMOUNTS: Final = 40
 AMOUNTS_END: Final = AMOUNTS + 5 * 4
 
-COUNT: Final = AMOUNTS_END
+COUNT: Final = UNUSED + 1
 
 
 def _blank() -> npt.NDArray[np.int64]:
