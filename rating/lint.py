@@ -365,12 +365,13 @@ def _could_match(element: Element, asked: _Asked) -> bool:
 
 
 def _never_used(tariff: Tariff, index: int, asked: _Asked) -> Finding:
+    earlier = f"an earlier one prices {asked.name} already"
+    why = "an earlier one does too, and OCPI 2.1.1 takes that alone" if tariff.whole_element else earlier
     return Finding(
         "never-used",
         "error",
         f"$.elements[{index}].price_components[{_component(tariff, index, asked.dimension)}]",
-        f"This price for {asked.name} is never used: wherever the element matches, an earlier one prices "
-        f"{asked.name} already, or the tariff is not valid.",
+        f"This price for {asked.name} is never used: wherever the element matches, {why}, or the tariff is not valid.",
         "Move the element before those that cover it, or remove it.",
     )
 
