@@ -33,6 +33,7 @@ _SUMMED: Final[dict[str, tuple[str, ...]]] = {
     DEAD_LETTERS: (),
 }
 ROW_TABLES: Final = tuple(_SUMMED)
+_VIEWS: Final = {RATED_USAGE: "rated_usage", CDRS: "cdrs", ALERTS: "alerts"}
 
 _MS_UTC: Final = pa.timestamp("ms", "UTC")
 _WRAP: Final = (1 << 64) - 1
@@ -153,6 +154,14 @@ class Ledger:
                     f"{self.store.where}: {table} of partition {partition} holds {found.get(key, Sums(0, 0))} where "
                     f"{expected.get(key, Sums(0, 0))} was written: the batch gets no marker and is driven again"
                 )
+
+    def covered_rows(self, table: str, partition: int, first_offset: int, last_offset: int) -> pa.Table:
+        """The rows of a table that count, of these offsets (both included), in the order of their identity."""
+        return self.store.arrow(
+            f"SELECT * FROM {_VIEWS[table]} WHERE log_id = {{log:UInt64}} AND partition = {{partition:UInt16}} "
+            "AND offset BETWEEN {first:UInt64} AND {last:UInt64} ORDER BY offset, line",
+            {"log": self.log_id, "partition": partition, "first": first_offset, "last": last_offset},
+        )
 
     # markers
 

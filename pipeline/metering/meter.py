@@ -5,19 +5,18 @@ The Python around it gives it room and does what it defers; results do not depen
 
 from typing import Final
 
-from numba import njit
-
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_TICK
 from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, ROOM
 from pipeline.metering.run import Run
 from pipeline.metering.sessions import alert_once
 from pipeline.metering.step import defer, lose_stop, start, step
+from rating.jit import kernel
 
 DONE: Final = -1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def short_of_room(run: Run, connectors: int) -> bool:
     """Whether the next sample might not find room; a tick may write rows for each connector of its partition."""
     room = ROOM + 2 * connectors
@@ -30,7 +29,7 @@ def short_of_room(run: Run, connectors: int) -> bool:
     )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
     """What a tick at `time_ms` does to one connector: lost stops, silence."""
     row = run.desk.connectors[connector]
@@ -47,7 +46,7 @@ def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
         alert_once(run.desk, cause, connector, kinds.SILENCE, time_ms, silent_ms, most_ms, row.heard_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def tick(run: Run, cause: int) -> None:
     """Time has passed for every connector of the tick's partition."""
     time_ms = run.desk.samples[cause].time_ms
@@ -60,7 +59,7 @@ def tick(run: Run, cause: int) -> None:
         connector = run.desk.connectors[connector].follows
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def route(run: Run, cause: int, connector: int) -> int:
     """The connector a sample without one belongs to (OCPP 1.6 stops name only the transaction)."""
     sample = run.desk.samples[cause]
@@ -78,7 +77,7 @@ def route(run: Run, cause: int, connector: int) -> int:
     return remembered
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def meter(run: Run, first: int, stop: int) -> int:
     """Meter the samples [first, stop) of the segment; returns DONE, or the index at which more room is needed."""
     for i in range(first, stop):
@@ -98,7 +97,7 @@ def meter(run: Run, first: int, stop: int) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def resume(run: Run, cause: int, connector: int) -> None:
     """Meter one deferred sample, or the share of one connector in a deferred tick."""
     run.desk.connectors[connector].dirty = 0
@@ -109,7 +108,7 @@ def resume(run: Run, cause: int, connector: int) -> None:
         step(run, cause, connector)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def begin_unheard(run: Run, cause: int, connector: int) -> None:
     """Begin a session whose start was never heard, after `rerate` found that nothing is known of it."""
     run.desk.connectors[connector].dirty = 0
@@ -117,7 +116,7 @@ def begin_unheard(run: Run, cause: int, connector: int) -> None:
     start(run, cause, connector, sample, sample.time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def end_unheard(run: Run, cause: int, connector: int) -> None:
     """End a session whose stop was never heard, at its last register."""
     lose_stop(run, cause, connector)

@@ -87,6 +87,7 @@ EVENT_DTYPE = np.dtype(
         ("connector", np.int32),
         ("cause", np.int32),
         ("code", np.int32),
+        ("token", np.int32),  # of the session
         ("what", np.int8),
     ],
     align=True,

@@ -6,9 +6,9 @@ Pure functions of a few numbers; sessions, time-outs and money are elsewhere.
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from pipeline.metering.policy import MODULI_MWH, Limits
+from rating.jit import kernel
 
 FOLLOWS: Final = 0  # the register moved on (or stood still): energy flowed
 WRAPPED: Final = 1  # it passed its modulus
@@ -20,7 +20,7 @@ MODULI: Final = np.array(sorted(MODULI_MWH), np.int64)
 MAX_DELTA_MWH: Final = 100_000_000_000  # 100 MWh in one interval: no connector does that
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def allowed_mwh(elapsed_ms: int, rating_mw: int, limits: Limits) -> int:
     """Most energy (mWh) that a connector of `rating_mw` can be believed to deliver in `elapsed_ms`."""
     power_w = limits.default_power_mw // 1000
@@ -29,7 +29,7 @@ def allowed_mwh(elapsed_ms: int, rating_mw: int, limits: Limits) -> int:
     return min(power_w * elapsed_ms // 3600 + limits.jump_slack_mwh, MAX_DELTA_MWH)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def unwrapped(last_mwh: int, register_mwh: int, most_mwh: int) -> int:
     """The register's value as if its counter had not passed its modulus; -1 where no known modulus explains it."""
     for modulus in MODULI:
@@ -38,7 +38,7 @@ def unwrapped(last_mwh: int, register_mwh: int, most_mwh: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def judge(last_mwh: int, register_mwh: int, elapsed_ms: int, rating_mw: int, zero_start: bool, limits: Limits) -> int:
     """How `register_mwh` follows `last_mwh` after `elapsed_ms`: FOLLOWS, WRAPPED, DROPPED, JUMPED or NO_BASELINE.
 

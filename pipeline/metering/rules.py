@@ -5,7 +5,6 @@ session, because what it would bill is known to be wrong. Cross-connector rules 
 """
 
 import numpy as np
-from numba import njit
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, FLAG_OFFLINE, FLAG_TIME_UNUSABLE
@@ -13,9 +12,10 @@ from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk
 from pipeline.metering.sessions import alert, alert_once, hold
 from pipeline.metering.state import NONE
+from rating.jit import kernel
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
     """Rules on one metered interval: a register that stands still, and power above the rating."""
     row = desk.connectors[connector]
@@ -36,7 +36,7 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
             alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, power_mw, most_mw, start_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _unit_error(energy_mwh: int, flow_mwh: int, limits: Limits) -> bool:
     """Whether the register is about 1000 times the integral of the power, or a thousandth of it."""
     least, most = min(energy_mwh, flow_mwh), max(energy_mwh, flow_mwh)
@@ -45,7 +45,7 @@ def _unit_error(energy_mwh: int, flow_mwh: int, limits: Limits) -> bool:
     return most * limits.unit_low_permille <= least * 1_000_000 <= most * limits.unit_high_permille
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     """Rules on a whole session, before it settles: unit error, energy above what the rating allows, zero runs."""
     row = desk.connectors[connector]
@@ -72,7 +72,7 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
         )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def phases(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
     """A phase that carried current in this session carries none while another does."""
     if sample.phases_said != 3:
@@ -83,7 +83,7 @@ def phases(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
     row.phases_live = max(row.phases_live, sample.phases_live)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -> None:
     """Idle overstay: parked for long after charging ended."""
     row = desk.connectors[connector]
@@ -101,7 +101,7 @@ def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -
         )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def heard(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
     """The rhythm of a connector's messages, and the drift of its clock (CUSUM of Page 1954 on the arrival lag)."""
     row = desk.connectors[connector]
@@ -129,7 +129,7 @@ def heard(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
         )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: int) -> None:
     """Energy that flowed outside any transaction."""
     if energy_mwh >= desk.limits[0].outside_alert_mwh:
@@ -147,7 +147,7 @@ def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: in
         )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def note_level(row: np.void, sample: np.void) -> None:
     """Remember the power and current that hold from this sample on."""
     if sample.power_mw != ABSENT_I64:

@@ -4,7 +4,6 @@ Compiled, called by `step` and `timeouts`; decides nothing about registers or or
 """
 
 import numpy as np
-from numba import njit
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import SIGNED_FORGED
@@ -12,6 +11,7 @@ from pipeline.metering.output import ALERT, BEGUN, FLAT, N_CLOSED, N_EVENTS, N_P
 from pipeline.metering.run import Desk, Run
 from pipeline.metering.state import NONE
 from rating.columns import CHARGING, PARKING, RESERVATION_EXPIRED, SPLIT_READING, Marks, Pieces
+from rating.jit import kernel
 from rating.kernel import OUT_OF_BOUNDS, flat_component, rate_interval
 from rating.ratesheet import SLOT_EXPIRED_FLAT, SLOT_FLAT, SLOT_RESERVATION_FLAT
 
@@ -20,7 +20,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def mixed(a: np.uint64, b: np.uint64) -> np.uint64:
     """A 64-bit hash of two words (splitmix64's finaliser, Steele et al. 2014); never 0."""
     x = a * _GOLDEN + b
@@ -30,7 +30,7 @@ def mixed(a: np.uint64, b: np.uint64) -> np.uint64:
     return x if x != np.uint64(0) else _GOLDEN
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def alert(
     desk: Desk,
     cause: int,
@@ -47,6 +47,7 @@ def alert(
     event = desk.events[at]
     event.what = ALERT
     event.code = kind
+    event.token = desk.connectors[connector].token
     event.session_key = session_key
     event.time_ms = time_ms
     event.value = value
@@ -57,7 +58,7 @@ def alert(
     desk.count[N_EVENTS] = at + 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def tell(
     desk: Desk, what: int, code: int, cause: int, connector: int, session_key: np.uint64, time_ms: int, value: int
 ) -> None:
@@ -66,7 +67,7 @@ def tell(
     desk.events[desk.count[N_EVENTS] - 1].what = what
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def alert_once(
     desk: Desk, cause: int, connector: int, kind: int, time_ms: int, value: int, threshold: int, since_ms: int
 ) -> None:
@@ -79,14 +80,14 @@ def alert_once(
     alert(desk, cause, connector, row.session_key, kind, time_ms, value, threshold, since_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def hold(row: np.void, reason: int) -> None:
     """Hold the session for `reason`; the first reason stays."""
     if row.hold == kinds.HOLD_NONE:
         row.hold = reason
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def set_mark(run: Run, connector: int, time_ms: int) -> bool:
     """What holds from `time_ms` on; False where the connector has no room for another mark."""
     row = run.desk.connectors[connector]
@@ -105,14 +106,14 @@ def set_mark(run: Run, connector: int, time_ms: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def reset_marks(run: Run, connector: int, time_ms: int) -> None:
     """Start afresh at a register: one mark with what holds now."""
     run.desk.connectors[connector].n_marks = 0
     set_mark(run, connector, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, time_ms: int, token: int) -> None:
     """Open a session on the connector at `time_ms`; the register comes separately."""
     row = run.desk.connectors[connector]
@@ -158,7 +159,7 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
         alert_once(run.desk, cause, connector, kinds.UNKNOWN_REFERENCE, time_ms, 0, 0, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _joined(run: Run, row: np.void, at: int) -> None:
     """Join the piece at `at` to the session's last period, or make it a new one."""
     piece = run.pieces[at]
@@ -197,7 +198,7 @@ def _joined(run: Run, row: np.void, at: int) -> None:
     row.periods += 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def rate(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
     """Rate [start_ms, end_ms) of the open session under its marks; pieces go to the output and to its periods."""
     row = run.desk.connectors[connector]
@@ -251,7 +252,7 @@ def rate(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, energ
     run.desk.count[N_PIECES] = stop
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def charge_flat(run: Run, cause: int, connector: int, time_ms: int, slot: int) -> None:
     """FLAT, once a session, by what matches at its start (and once more for a reservation)."""
     row = run.desk.connectors[connector]
@@ -269,7 +270,7 @@ def charge_flat(run: Run, cause: int, connector: int, time_ms: int, slot: int) -
     tell(run.desk, FLAT, component, cause, connector, row.session_key, time_ms, row.sheet)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def reserve(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, how: int) -> None:
     """Rate the reservation [start_ms, end_ms) of the session just begun (RESERVATION or RESERVATION_EXPIRED)."""
     row = run.desk.connectors[connector]
@@ -285,7 +286,7 @@ def reserve(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, ho
         charge_flat(run, cause, connector, start_ms, SLOT_EXPIRED_FLAT)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     """Close the open session at `end_ms`: its periods go to the output, to be settled or held."""
     row = run.desk.connectors[connector]
@@ -306,11 +307,13 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     session.first_mwh = row.first_mwh
     session.last_mwh = row.last_mwh
     session.signed = row.signed
-    if row.signed == SIGNED_FORGED:
+    if run.desk.limits[0].released and row.sheet >= 0:
+        row.hold = kinds.HOLD_NONE
+    elif row.signed == SIGNED_FORGED:
         hold(row, kinds.HOLD_FORGED)
-    if row.pend != 0:
+    elif row.pend != 0:
         hold(row, kinds.HOLD_UNCONFIRMED)
-    if row.has_register == 0:
+    elif row.has_register == 0:
         hold(row, kinds.HOLD_NO_REGISTER)
     session.hold = row.hold
     to = run.desk.count[N_CLOSED]

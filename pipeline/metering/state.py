@@ -123,6 +123,7 @@ def new_connectors(rows: int) -> npt.NDArray[np.void]:
         "head",
         "tail",
         "sibling",
+        "follows",
         "seq_no",
         "state",
         "rating_mw",

@@ -6,7 +6,6 @@ register -> interval -> rated. What needs a session's past (a late sample, one o
 """
 
 import numpy as np
-from numba import njit
 
 from pipeline.metering import kinds, rules
 from pipeline.metering.columns import (
@@ -48,13 +47,14 @@ from pipeline.metering.sessions import (
 )
 from pipeline.metering.state import NONE
 from rating.columns import RESERVATION, RESERVATION_EXPIRED
+from rating.jit import kernel
 from rating.ratesheet import SLOT_FLAT
 
 _NO_TXN = np.uint64(0)
 _WHOLE_WH_MWH = 1000
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def say(desk: Desk, cause: int, row: np.void, verdict: int, disposition: int, energy_mwh: int) -> None:
     """The verdict on sample `cause`, and where the energy since the register before it went."""
     desk.facts[cause].verdict = verdict
@@ -64,7 +64,7 @@ def say(desk: Desk, cause: int, row: np.void, verdict: int, disposition: int, en
     desk.facts[cause].used_sheet = row.sheet if row.open else NONE
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
     """Leave the sample, and all that follow on its connector in this segment, to `rerate`."""
     row = desk.connectors[connector]
@@ -72,7 +72,7 @@ def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
     row.dirty = 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def seen_before(desk: Desk, connector: int, sample: np.void) -> bool:
     """Whether the same sample is among the connector's last few; it is remembered if not."""
     fingerprint = mixed(np.uint64(sample.time_ms), mixed(np.uint64(sample.register_mwh), sample.txn_hash))
@@ -85,7 +85,7 @@ def seen_before(desk: Desk, connector: int, sample: np.void) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def event_time(row: np.void, sample: np.void, limits: Limits) -> int:
     """The instant that counts: a clock in the future is not believed (policy: arrival time), seqNo beats the clock."""
     time_ms = sample.time_ms
@@ -97,14 +97,14 @@ def event_time(row: np.void, sample: np.void, limits: Limits) -> int:
     return time_ms
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _pend(row: np.void, time_ms: int, register_mwh: int, how: int) -> None:
     row.pend = how
     row.pend_ms = time_ms
     row.pend_mwh = register_mwh
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _new_run(run: Run, cause: int, connector: int) -> None:
     """The pending register is confirmed: a new register run starts there; the time up to it carries no energy."""
     row = run.desk.connectors[connector]
@@ -135,7 +135,7 @@ def _new_run(run: Run, cause: int, connector: int) -> None:
     reset_marks(run, connector, row.last_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """The next reading confirms or refutes the one that was held."""
     row = run.desk.connectors[connector]
@@ -152,7 +152,7 @@ def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register
         row.pend = 0
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _count_interval(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int, energy_mwh: int) -> None:
     """A metered interval that may cost someone money: rated, and looked at by the rules."""
     row = run.desk.connectors[connector]
@@ -167,7 +167,7 @@ def _count_interval(run: Run, cause: int, connector: int, time_ms: int, register
     say(run.desk, cause, row, kinds.GOOD, kinds.HELD if row.held_mwh > held_mwh else kinds.RATED, energy_mwh)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _first_register(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """The session's baseline; what flowed since the session before is energy outside any transaction."""
     row = run.desk.connectors[connector]
@@ -184,7 +184,7 @@ def _first_register(run: Run, cause: int, connector: int, time_ms: int, register
     row.readings += 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _meant(row: np.void, sample: np.void) -> int:
     """The register that the sample means: interval measurands add up, session-relative ones start at 0."""
     register_mwh = sample.register_mwh
@@ -197,7 +197,7 @@ def _meant(row: np.void, sample: np.void) -> int:
     return register_mwh
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def register(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """A register reading of the open session, in order."""
     row = run.desk.connectors[connector]
@@ -230,7 +230,7 @@ def register(run: Run, cause: int, connector: int, sample: np.void, time_ms: int
         _implausible(run, cause, connector, sample, time_ms, register_mwh, how)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _implausible(
     run: Run, cause: int, connector: int, sample: np.void, time_ms: int, register_mwh: int, how: int
 ) -> None:
@@ -266,7 +266,7 @@ def _implausible(
     )
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _idle(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """A reading outside any session: the connector's register moves on, and what flowed is nobody's yet."""
     row = run.desk.connectors[connector]
@@ -282,7 +282,7 @@ def _idle(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -
     row.idle_register = 1
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def lose_stop(run: Run, cause: int, connector: int) -> None:
     """The stop never came: the session ends at its last register."""
     row = run.desk.connectors[connector]
@@ -293,7 +293,7 @@ def lose_stop(run: Run, cause: int, connector: int) -> None:
     close(run, cause, connector, end_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def start(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """StartTransaction, TransactionEvent Started, or the first that is heard of a transaction."""
     row = run.desk.connectors[connector]
@@ -323,7 +323,7 @@ def start(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -
     reset_marks(run, connector, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """StopTransaction or TransactionEvent Ended: its register, then the session closes."""
     row = run.desk.connectors[connector]
@@ -340,14 +340,11 @@ def _stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -
                 hold(row, kinds.HOLD_STOP_BELOW_START)
             alert_once(run.desk, cause, connector, kinds.NEGATIVE_SESSION, time_ms, NONE, row.first_mwh, row.start_ms)
     rules.on_close(run.desk, cause, connector, time_ms)
-    if run.desk.limits[0].released:
-        row.hold = kinds.HOLD_NONE
-        row.pend = 0
     close(run, cause, connector, time_ms)
     row.idle_register = row.has_register
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _status(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """StatusNotification, or a reservation: a state of the connector, of no transaction."""
     row = run.desk.connectors[connector]
@@ -369,7 +366,7 @@ def _status(run: Run, cause: int, connector: int, sample: np.void, time_ms: int)
     set_mark(run, connector, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _expire(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """A reservation that nobody came for: a session of its own."""
     row = run.desk.connectors[connector]
@@ -382,13 +379,13 @@ def _expire(run: Run, cause: int, connector: int, sample: np.void, time_ms: int)
     close(run, cause, connector, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _belongs(row: np.void, sample: np.void) -> bool:
     """Whether the sample is of the open session: by transaction id, or by time where it has none."""
     return row.open != 0 and (sample.txn_hash == _NO_TXN or sample.txn_hash == row.txn_hash)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _of_another_session(run: Run, connector: int, sample: np.void, time_ms: int) -> bool:
     """Whether the sample is of a session that is not, and will not become, the open one."""
     row = run.desk.connectors[connector]
@@ -406,7 +403,7 @@ def _of_another_session(run: Run, connector: int, sample: np.void, time_ms: int)
     return False
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _after_stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> bool:
     """A value after its session's stop: energy outside a transaction. False where it is something else."""
     row = run.desk.connectors[connector]
@@ -419,7 +416,7 @@ def _after_stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: 
     return True
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _late(row: np.void, sample: np.void, time_ms: int) -> bool:
     """Behind what already counted: by seqNo where the session has one, by time and register otherwise."""
     if sample.kind == KIND_START:
@@ -433,7 +430,7 @@ def _late(row: np.void, sample: np.void, time_ms: int) -> bool:
     return bool(not known and sample.kind == KIND_SAMPLE and sample.register_mwh < row.last_mwh and row.readings > 1)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _in_session(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """A sample or stop of the open session, in order."""
     row = run.desk.connectors[connector]
@@ -465,7 +462,7 @@ def _in_session(run: Run, cause: int, connector: int, sample: np.void, time_ms: 
         set_mark(run, connector, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def _unopened(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
     """A sample that is not of the open session: of one before, of none, or the first of a new one."""
     row = run.desk.connectors[connector]
@@ -484,7 +481,7 @@ def _unopened(run: Run, cause: int, connector: int, sample: np.void, time_ms: in
         start(run, cause, connector, sample, time_ms)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def step(run: Run, cause: int, connector: int) -> None:
     """Meter one sample; `run.detached` holds, sorted, the keys of sessions that only `rerate` may touch."""
     row = run.desk.connectors[connector]

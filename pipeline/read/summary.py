@@ -1,11 +1,12 @@
 """What a ledger holds, in one value: control totals, energy, cost by tariff and band, sessions, alerts. Views only."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from pipeline.clickhouse import Store
 from pipeline.read.bands import band_of
-from rating.money import COST_UNITS
+from rating.money import cost_decimal, e4_text
 
 _COUNTS: Final = ("records", "control", "used", "duplicate", "quarantined", "dead_lettered", "readings")
 
@@ -20,7 +21,7 @@ class Usage:
     currency: str
     energy_kwh: float
     hours: float
-    cost: float
+    cost: Decimal  # exact, before rounding and limits
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Summary:
     counts: dict[str, int]
     energy_kwh: float
     usage: list[Usage]
-    cost: dict[str, float]  # billed incl. tax by currency
+    cost: dict[str, Decimal]  # billed incl. tax by currency
     sessions_settled: int
     sessions_held: int
     credits: int
@@ -66,7 +67,7 @@ def summarise(store: Store, log_id: int) -> Summary:
         counts={n: int(markers[n] or 0) for n in _COUNTS},
         energy_kwh=sum(row["mwh"] for row in cdrs) / 1e6,
         usage=_usage(store, where),
-        cost={row["currency"]: row["incl_e4"] / 1e4 for row in cdrs},
+        cost={row["currency"]: Decimal(e4_text(row["incl_e4"])) for row in cdrs},
         sessions_settled=sum(row["sessions"] for row in cdrs),
         sessions_held=int(held or 0),
         credits=sum(row["credits"] for row in cdrs),
@@ -86,7 +87,7 @@ def _usage(store: Store, where: dict[str, Any]) -> list[Usage]:
             row["tariff"], band_of(store, row["tariff"], row["element"]), row["dimension"], row["currency"],
             row["quantity"] / 1e6 if row["dimension"] == "ENERGY" else 0.0,
             row["quantity"] / 3.6e6 if "TIME" in row["dimension"] else 0.0,
-            row["cost"] / COST_UNITS,
+            cost_decimal(row["cost"]),
         )
         for row in rows
     ]  # fmt: skip

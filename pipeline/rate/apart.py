@@ -1,0 +1,247 @@
+"""What the pass deferred: samples that are late, of another session, or too many between two registers.
+
+Each is taken with its session's past, the session is metered and rated again in order, and the difference is
+written. A session that is open on its connector goes on from there; any other is closed and settled at once, and
+settled anew should more of it arrive.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.metering import kinds
+from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STOP, KIND_TICK
+from pipeline.metering.output import ALERT, Rows
+from pipeline.metering.sessions import mixed
+from pipeline.metering.state import MARKS
+from pipeline.rate.batch import Batch, CdrRow, Place, QuarantineRow, credited, last_number
+from pipeline.rate.collect import WHOLE, Collector
+from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
+from pipeline.rate.rerate import Again, Terms, adopt, has_start, is_repeat, meter_again
+from pipeline.rate.segment import Deferred, Segment
+from pipeline.rate.settlement import Bill, settle_all
+
+if TYPE_CHECKING:
+    from pipeline.rate.engine import Engine
+
+
+class Apart:
+    """Takes a segment's deferred samples, one by one, in log order."""
+
+    def __init__(self, engine: "Engine", batch: Batch, collector: Collector, segment: Segment) -> None:
+        """For one segment of one batch."""
+        self.engine, self.batch, self.collector, self.segment = engine, batch, collector, segment
+
+    def prefetch(self, deferred: Iterable[Deferred]) -> None:
+        """Fetch the pasts that these will ask for, in one go."""
+        names = {self._name(one) for one in deferred if self._sample(one)["kind"] != KIND_TICK}
+        self.engine.history.prefetch(name for name in names if name.session_key)
+
+    def take(self, one: Deferred) -> None:
+        """Rate the session of a deferred sample again with it."""
+        connector = self.engine.directory.state.connectors[one.connector]
+        connector["dirty"] = 0
+        sample = self._sample(one)
+        name = self._name(one)
+        fact = self.segment.given.facts[one.cause]
+        fact["row"] = one.connector
+        fact["session_key"] = name.session_key
+        past = self.collector.whole_past(name)
+        if is_repeat(past.samples, sample):
+            self._say(one, kinds.DUPLICATE, kinds.NOWHERE)
+            return
+        if not name.session_key:
+            self._say(one, kinds.SUSPECT, kinds.NOWHERE)
+            self._orphan(one, name, "no_session")
+        elif not past.known:
+            self._first_heard(one, name, sample)
+        else:
+            self._again(one, name, past)
+
+    def _first_heard(self, one: Deferred, name: SessionName, sample: np.void) -> None:
+        """Nothing was ever heard of this session: a late start or stop, or a session whose start is lost."""
+        connector = self.engine.directory.state.connectors[one.connector]
+        if sample["kind"] == KIND_STOP:
+            self._say(one, kinds.SUSPECT, kinds.NOWHERE)
+            self._orphan(one, name, "no_start")
+        elif sample["kind"] == KIND_SAMPLE and sample["time_ms"] >= connector["last_ms"]:
+            self.segment.begin(one)
+        else:
+            self._again(one, name, NOTHING)
+
+    def _orphan(self, one: Deferred, name: SessionName, reason: str) -> None:
+        """Keep the record with its bytes: without a start nobody knows what it ends."""
+        place = self.collector.place(self.segment, one.cause, one.connector, name.session_key, "quarantine_rows")
+        time_ms = int(self._sample(one)["received_ms"])
+        raw = self.collector.raw(self.segment, one.cause)
+        self.batch.quarantine.append(QuarantineRow(place, "held", reason, 0, time_ms, raw=raw))
+        self._set_apart(one, name, time_ms)
+
+    def _set_apart(self, one: Deferred, name: SessionName, time_ms: int) -> None:
+        if name.session_key:
+            partition = int(self.segment.given.facts["partition"][one.cause])
+            self.engine.own(partition).apart[name.session_key] = time_ms
+
+    def _again(self, one: Deferred, name: SessionName, past: Past) -> None:
+        """Meter and rate the session with the new sample, and write what changed."""
+        cause = one.cause
+        version = int(self.segment.given.versions[cause])
+        text = bytes(self.segment.given.transaction_ids[cause])
+        samples = np.concatenate([past.samples, self.segment.given.samples[cause : cause + 1]])
+        past = past if past.transaction_id else replace(past, transaction_id=text)
+        if not has_start(samples):
+            self._say(one, kinds.SUSPECT, kinds.NOWHERE)
+            self._set_apart(one, name, int(self._sample(one)["received_ms"]))
+            return
+        self._say(one, kinds.LATE, kinds.RATED)
+        if int(past.versions.min(initial=version)) < version:
+            version = self.version_of(past, one.connector, version)
+        self.rerate(one, name, past, samples, version)
+
+    def version_of(self, past: Past, row: int, otherwise: int) -> int:
+        """The reference version that the session was first heard under, if that has a tariff for it."""
+        first = int(past.versions.min(initial=otherwise))
+        found = self.engine.sheets.resolve(self.engine.directory, first, row, "", int(past.samples["time_ms"].min()))
+        return first if found.tariff is not None else otherwise
+
+    def rerate(
+        self, one: Deferred, name: SessionName, past: Past, samples: Rows, version: int, released: bool = False,
+        left_out: str = "",
+    ) -> None:  # fmt: skip
+        """Rate a session from all its readings under a reference version, and write the difference."""
+        engine, row = self.engine, one.connector
+        connector = engine.directory.state.connectors[row]
+        live = bool(connector["open"]) and int(connector["session_key"]) == name.session_key
+        terms = self._terms(row, samples, version, released)
+        self.segment.make_room()
+        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, engine.metering, live)
+        place = self.collector.place(self.segment, one.cause, row, name.session_key, "rated_usage_rows")
+        standing = self.collector.standing(name)
+        if live and not again.closed:
+            self.collector.write_difference(standing, again.rated, place)
+            adopt(engine.directory, row, again, MARKS)
+            self._alerts(one, again, past)
+            return
+        if live:
+            engine.directory.free_periods(row)
+            connector["open"], connector["head"], connector["tail"], connector["periods"] = 0, -1, -1, 0
+        self._alerts(one, again, past)
+        self._settle(one, name, past, again, standing, left_out)
+
+    def _terms(self, row: int, samples: Rows, version: int, released: bool) -> Terms:
+        starts = samples[samples["kind"] == KIND_START]
+        tokens = samples["token"][samples["token"] >= 0]
+        token = (
+            int(starts["token"][0])
+            if len(starts) and starts["token"][0] >= 0
+            else int(tokens[0])
+            if len(tokens)
+            else -1
+        )
+        start_ms = int((starts if len(starts) else samples)["time_ms"].min())
+        self.engine.sheets.cover(start_ms, int(samples["received_ms"].max()) + 1)
+        uid = self.engine.directory.token_text(token)
+        found = self.engine.sheets.resolve(self.engine.directory, version, row, uid, start_ms)
+        sheet = self.engine.sheets.sheet_of(found)
+        return Terms(row, sheet, found.max_power_w * 1000 if found.max_power_w else -1, released)
+
+    def _settle(
+        self, one: Deferred, name: SessionName, past: Past, again: Again, standing: Rows, left_out: str
+    ) -> None:
+        """A session that is over: hold it, or bill it and take back the CDR that stood."""
+        self._set_apart(one, name, int(self._sample(one)["received_ms"]))
+        session = again.segment.sessions[-1:].copy()
+        reason = int(session["hold"][0])
+        session["cause"], session["connector"], session["session_key"] = one.cause, one.connector, name.session_key
+        place = self.collector.place(self.segment, one.cause, one.connector, name.session_key, "rated_usage_rows")
+        rated = again.rated[:0] if reason in WHOLE else again.rated
+        if reason != kinds.HOLD_NONE and not left_out:
+            self.collector.write_difference(standing, rated, place)
+            if past.cdr is not None:
+                self._credit(past.cdr, place, int(self._sample(one)["received_ms"]))
+            self.collector.hold(self.segment, session[0], reason)
+            return
+        if session["sheet"][0] < 0:
+            self._release(one, name, left_out)
+            return
+        bill = self._bill(session, past, again, reason in WHOLE)
+        if bill.cdr is None:
+            self.collector.hold(self.segment, session[0], kinds.HOLD_BOUNDS)
+            return
+        self._release(one, name, left_out)
+        after = np.concatenate([rated, bill.rated])
+        self.collector.write_difference(standing, after, place)
+        self._replace_cdr(past.cdr, bill)
+
+    def _bill(self, session: Rows, past: Past, again: Again, nothing: bool) -> Bill:
+        """Settle the session as metered again; `nothing` of it is billed where all of it stays held."""
+        pieces = again.segment.run.closed
+        if nothing:
+            session["held_mwh"] = session["energy_mwh"]
+            session["pieces"] = 0
+            session["flat"] = session["flat_reserved"] = session["flat_expired"] = -1
+        closed = self.collector.closed(self.segment, session, [past.transaction_id], pieces)
+        return settle_all(closed, self.engine.sheets, self.engine.directory)[0]
+
+    def _replace_cdr(self, standing: LastCdr | None, bill: Bill) -> None:
+        """A sent CDR never changes: a credit takes it back and a new one follows; an equal one stays."""
+        if bill.cdr is None:
+            return
+        if standing is None:
+            self.batch.cdrs.append(bill.cdr)
+            return
+        columns = bill.cdr.columns
+        same = ("energy_mwh", "total_excl_e4", "total_incl_e4", "start_ms", "end_ms", "held_mwh", "charging_ms")
+        if all(standing.columns[field] == columns[field] for field in same):
+            return
+        place = bill.cdr.place
+        self._credit(standing, place, last_number(columns, "settled_ms"))
+        columns["revision"] = standing.revision + 2
+        self.batch.cdrs.append(CdrRow(replace(place, line=place.line + 1), columns))
+
+    def _credit(self, standing: LastCdr, place: Place, settled_ms: int) -> None:
+        """Take back the CDR that stands."""
+        self.batch.cdrs.append(CdrRow(place, credited(standing, settled_ms)))
+
+    def _release(self, one: Deferred, name: SessionName, action: str) -> None:
+        """The session is no longer held: by a person, the hold limit, or the reading that was missing."""
+        partition = int(self.segment.given.facts["partition"][one.cause])
+        held = self.engine.own(partition).held.pop(name.session_key, None)
+        if held is None or action:
+            return
+        place = self.collector.place(self.segment, one.cause, one.connector, name.session_key, "quarantine_rows")
+        time_ms = int(self._sample(one)["received_ms"])
+        self.batch.quarantine.append(
+            QuarantineRow(place, "released", held.reason, held.held_mwh, time_ms, "wattrate", "a later reading tells")
+        )
+
+    def _alerts(self, one: Deferred, again: Again, past: Past) -> None:
+        """Alerts of the session as metered again that were not said before."""
+        said = past.alerted | self.batch.alerted(int(again.state.connectors[0]["session_key"]))
+        for event in again.segment.events(ALERT):
+            if kinds.ALERT_KINDS[int(event["code"])] not in said:
+                event["cause"], event["connector"] = one.cause, one.connector
+                self.collector.alert(self.segment, event)
+
+    def _say(self, one: Deferred, verdict: int, disposition: int) -> None:
+        fact = self.segment.given.facts[one.cause]
+        fact["verdict"], fact["disposition"] = verdict, disposition
+
+    def _sample(self, one: Deferred) -> np.void:
+        sample: np.void = self.segment.given.samples[one.cause]
+        return sample
+
+    def _name(self, one: Deferred) -> SessionName:
+        """The session that a sample is of: by its transaction, else by where its time falls."""
+        connector = self.engine.directory.state.connectors[one.connector]
+        sample = self._sample(one)
+        charge_point = self.engine.directory.charge_points[one.connector]
+        if sample["txn_hash"]:
+            return SessionName(charge_point, int(mixed(connector["identity"], sample["txn_hash"])))
+        if connector["open"] and sample["time_ms"] >= connector["start_ms"]:
+            return SessionName(charge_point, int(connector["session_key"]))
+        if connector["prev_key"] and sample["time_ms"] >= connector["prev_start_ms"]:
+            return SessionName(charge_point, int(connector["prev_key"]))
+        return SessionName(charge_point, 0)

@@ -1,0 +1,196 @@
+"""Everything that one batch adds to the ledger, before it is put into Arrow tables; and what of it is a session's past.
+
+Accumulates only. Every record of the batch ends with exactly one outcome here.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.metering import kinds
+from pipeline.metering.columns import KIND_TICK
+from pipeline.metering.output import Rows
+from pipeline.rate.past import LastCdr
+from pipeline.rate.rows import RATED_DTYPE
+from pipeline.rate.segment import Samples
+from rating.cdr import credit, encode
+
+USED = 0
+DUPLICATE = 1
+QUARANTINED = 2
+DEAD_LETTERED = 3
+CONTROL = 4
+OUTCOMES = ("used", "duplicate", "quarantined", "dead_lettered", "control")
+
+# The outcome of a sample by its verdict; held energy is quarantined whatever the verdict.
+_BY_VERDICT = np.zeros(9, np.int8)
+_BY_VERDICT[kinds.DUPLICATE] = DUPLICATE
+_BY_VERDICT[[kinds.REGRESSED, kinds.SUSPECT]] = QUARANTINED
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row belongs: the identity of the record that caused it, and the connector."""
+
+    partition: int
+    offset: int
+    line: int
+    row: int
+    session_key: int
+    charge_point_id: str
+    connector_id: int
+
+
+@dataclass(frozen=True)
+class AlertRow:
+    """One alert, opened; instants ms, numbers in the unit of its kind."""
+
+    place: Place
+    kind: str
+    severity: str
+    time_ms: int
+    id_token: str
+    evidence: dict[str, int | str]
+    alert_id: str
+    action: str = "opened"
+
+
+@dataclass(frozen=True)
+class QuarantineRow:
+    """Usage held, or what became of it."""
+
+    place: Place
+    action: str
+    reason: str
+    held_mwh: int
+    time_ms: int
+    actor: str = ""
+    note: str = ""
+    raw: bytes = b""
+
+
+@dataclass(frozen=True)
+class CdrRow:
+    """A settled session: columns of cdr_rows beside identity and connector."""
+
+    place: Place
+    columns: dict[str, object]
+
+
+@dataclass(frozen=True)
+class DeadRow:
+    """A record that can never be used."""
+
+    partition: int
+    offset: int
+    record_ms: int
+    reason: str
+    detail: str
+    key: bytes
+    raw: bytes
+
+
+@dataclass
+class Share:
+    """One partition's part of the batch: which offsets, how its records ended, where its log has got to."""
+
+    partition: int
+    first_offset: int
+    last_offset: int
+    records: int
+    log_time_ms: int = 0
+    reference_version: int = 0
+    outcomes: Counter[int] = field(default_factory=Counter)
+
+
+class Batch:
+    """Rows of one batch over the partitions it touches."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.shares: dict[int, Share] = {}
+        self.metered: list[Samples] = []
+        self.rated: list[Rows] = []
+        self.cdrs: list[CdrRow] = []
+        self.alerts: list[AlertRow] = []
+        self.quarantine: list[QuarantineRow] = []
+        self.dead: list[DeadRow] = []
+        self._places: Counter[tuple[str, int, int, int]] = Counter()
+
+    def next_place(self, table: str, partition: int, offset: int, line: int, rows: int = 1) -> int:
+        """How many rows of this table the same cause has written before; `rows` more are."""
+        key = (table, partition, offset, line)
+        self._places[key] += rows
+        return self._places[key] - rows
+
+    def readings_of(self, session_key: int) -> list[tuple[Samples, npt.NDArray[np.intp]]]:
+        """Where the session's readings of this batch are: samples, and which of them."""
+        found = []
+        for given in self.metered:
+            chosen = given.facts["session_key"] == session_key
+            if not chosen.any():
+                continue
+            counts = chosen & (given.facts["verdict"] != kinds.DUPLICATE) & (given.facts["verdict"] != 0)
+            counts &= given.samples["kind"] != KIND_TICK
+            if counts.any():
+                found.append((given, np.flatnonzero(counts)))
+        return found
+
+    def rated_of(self, session_key: int) -> Rows:
+        """The session's rated rows of this batch."""
+        parts = [rows[rows["session_key"] == session_key] for rows in self.rated]
+        return np.concatenate(parts) if parts else np.zeros(0, RATED_DTYPE)
+
+    def last_cdr(self, session_key: int) -> LastCdr | None:
+        """The session's last CDR in this batch that is no credit."""
+        for cdr in reversed(self.cdrs):
+            if cdr.place.session_key == session_key and not cdr.columns["credit"]:
+                return last_cdr_of(cdr.columns)
+        return None
+
+    def alerted(self, session_key: int) -> frozenset[str]:
+        """Alert kinds said of the session in this batch."""
+        return frozenset(alert.kind for alert in self.alerts if alert.place.session_key == session_key)
+
+    def count_outcomes(self, of_partition: npt.NDArray[np.int32]) -> None:
+        """Give each record with samples its outcome, that of its worst sample; `of_partition` by record."""
+        worst = np.full(len(of_partition), -1, np.int8)
+        for given in self.metered:
+            data = given.records >= 0
+            outcome = _BY_VERDICT[given.facts["verdict"][data]]
+            held = given.facts["disposition"][data] == kinds.HELD
+            outcome = np.where(held, QUARANTINED, outcome).astype(np.int8)
+            np.maximum.at(worst, given.records[data], outcome)
+        for partition, share in self.shares.items():
+            ended = worst[(of_partition == partition) & (worst >= 0)]
+            values, counts = np.unique(ended, return_counts=True)
+            share.outcomes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
+def last_cdr_of(columns: dict[str, object]) -> LastCdr:
+    """What a CDR row says of its session."""
+    amounts = {f.name: last_number(columns, f.name) for f in fields(LastCdr) if f.name not in ("columns", "document")}
+    document = columns["document"]
+    if not isinstance(document, bytes):
+        raise TypeError(f"cdr column document is no bytes: {document!r}")
+    return LastCdr(**amounts, columns=columns, document=document)
+
+
+def credited(cdr: LastCdr, settled_ms: int) -> dict[str, object]:
+    """The columns of the Credit CDR of a CDR: every amount negated, one revision on."""
+    columns = dict(cdr.columns)
+    for name in ("energy_mwh", "charging_ms", "parking_ms", "held_mwh", "rated_cost", "total_excl_e4", "total_incl_e4"):
+        columns[name] = -last_number(columns, name)
+    columns["document"] = encode(credit(msgspec.json.decode(cdr.document), settled_ms))
+    return {**columns, "credit": 1, "revision": cdr.revision + 1, "settled_ms": settled_ms}
+
+
+def last_number(columns: dict[str, object], name: str) -> int:
+    """An integer column of a CDR row."""
+    value = columns[name]
+    if not isinstance(value, int):
+        raise TypeError(f"cdr column {name} is no integer: {value!r}")
+    return value

@@ -1,0 +1,196 @@
+"""What a segment has written so far becomes rows of the batch: rated usage, alerts, CDRs, holds.
+
+Called after the pass and after each deferred sample; takes only what is new since the last call.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pipeline.metering import kinds
+from pipeline.metering.columns import KIND_TICK
+from pipeline.metering.output import ALERT, BEGUN, FLAT, N_EVENTS, N_PIECES, N_SESSIONS, Rows
+from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow
+from pipeline.rate.inputs import Input
+from pipeline.rate.partition import Held
+from pipeline.rate.past import NOTHING, Past, SessionName
+from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base
+from pipeline.rate.segment import Segment
+from pipeline.rate.settlement import Bill, Closed, settle_all
+
+if TYPE_CHECKING:
+    from pipeline.rate.engine import Engine
+
+# Reasons that put the whole session in doubt: nothing of it is billed until a person decides.
+WHOLE: Final = frozenset(
+    {kinds.HOLD_UNKNOWN_TARIFF, kinds.HOLD_FORGED, kinds.HOLD_UNIT_ERROR, kinds.HOLD_STUCK, kinds.HOLD_NO_REGISTER}
+)
+
+
+class Collector:
+    """Moves a segment's output into the batch."""
+
+    def __init__(self, engine: "Engine", batch: Batch, given: Input) -> None:
+        """Nothing collected yet."""
+        self.engine, self.batch, self.given = engine, batch, given
+        self._segment: Segment | None = None
+        self._seen = np.zeros(4, np.int64)
+        self._begun: dict[int, bytes] = {}
+
+    def collect(self, segment: Segment) -> None:
+        """Take what is new: pieces and flats first, then closed sessions, then alerts."""
+        if segment is not self._segment:
+            self._segment, self._seen, self._begun = segment, np.zeros(4, np.int64), {}
+        count = segment.run.desk.count
+        if (count == self._seen).all():
+            return
+        given = segment.given
+        pieces = segment.run.pieces[self._seen[N_PIECES] : count[N_PIECES]]
+        events = segment.run.desk.events[self._seen[N_EVENTS] : count[N_EVENTS]]
+        sessions = segment.run.sessions[self._seen[N_SESSIONS] : count[N_SESSIONS]]
+        self._seen = count.copy()
+        book = self.engine.sheets.book
+        self.batch.rated.append(from_pieces(book, pieces, given.samples, given.facts))
+        self.batch.rated.append(from_flats(book, events[events["what"] == FLAT], given.samples, given.facts))
+        begun = events[events["what"] == BEGUN]
+        self._begun.update({int(e["session_key"]): bytes(given.transaction_ids[e["cause"]]) for e in begun})
+        if len(sessions):
+            self._close(segment, sessions)
+        for event in begun:
+            self.engine.directory.transaction_ids[event["connector"]] = given.transaction_ids[event["cause"]]
+        for event in events[events["what"] == ALERT]:
+            self.alert(segment, event)
+
+    def alert(self, segment: Segment, event: np.void) -> None:
+        """Write one alert of the pass."""
+        cause, row = int(event["cause"]), int(event["connector"])
+        kind = int(event["code"])
+        place = self.place(segment, cause, row, int(event["session_key"]), "alert_rows")
+        name = kinds.ALERT_KINDS[kind]
+        once = kind not in (kinds.OUTSIDE_TRANSACTION, kinds.CLOCK_DRIFT, kinds.ZERO_KWH_RUN)
+        subject = f"{place.session_key:016x}" if once else f"{place.partition}-{place.offset}-{place.line:x}"
+        severity = "critical" if kind in kinds.CRITICAL else "info" if kind in kinds.INFO else "warning"
+        self.batch.alerts.append(
+            AlertRow(
+                place, name, severity, int(event["time_ms"]), self.engine.directory.token_text(int(event["token"])),
+                {n: int(event[n]) for n in ("value", "threshold", "since_ms")},
+                f"{name}-{subject}",
+            )
+        )  # fmt: skip
+
+    def place(self, segment: Segment, cause: int, row: int, session_key: int, table: str) -> Place:
+        """The identity of the next row that this sample causes in a table."""
+        sample, fact = segment.given.samples[cause], segment.given.facts[cause]
+        connector = self.engine.directory.state.connectors[row]
+        line = int(connector["ordinal"]) if sample["kind"] == KIND_TICK else int(sample["line"])
+        partition, offset = int(fact["partition"]), int(sample["offset"])
+        base = (line << 32) + self.batch.next_place(table, partition, offset, line)
+        return Place(
+            partition, offset, base, row, session_key, self.engine.directory.charge_points[row],
+            int(connector["connector_id"]),
+        )  # fmt: skip
+
+    def raw(self, segment: Segment, cause: int) -> bytes:
+        """The bytes of the record behind a sample; a tick has none worth keeping."""
+        record = int(segment.given.records[cause])
+        return self.given.values[record] if record >= 0 else b""
+
+    def closed(self, segment: Segment, sessions: Rows, texts: Sequence[bytes], pieces: Rows | None = None) -> Closed:
+        """Closed sessions with the identity of the samples that closed them."""
+        given, cause = segment.given, sessions["cause"]
+        ticks = given.samples["kind"][cause] == KIND_TICK
+        ordinals = self.engine.directory.state.connectors["ordinal"][sessions["connector"]]
+        lines = np.where(ticks, ordinals, given.samples["line"][cause])
+        return Closed(
+            sessions, segment.run.closed if pieces is None else pieces, given.samples["offset"][cause],
+            line_base(lines), given.facts["partition"][cause].astype(np.int64), list(texts),
+            given.samples["received_ms"][cause],
+        )  # fmt: skip
+
+    def whole_past(self, name: SessionName) -> Past:
+        """A session's past: of earlier batches, and what this batch has brought so far."""
+        if not name.session_key:
+            return NOTHING
+        past, key = self.engine.history.past(name), name.session_key
+        token = self.engine.directory.token
+        earlier = past.samples.copy()
+        numbers = np.array([token(uid) for uid in past.tokens] + [-1], np.int32)
+        earlier["token"] = numbers[earlier["token"]]
+        found = self.batch.readings_of(key)
+        texts = [bytes(given.transaction_ids[at[0]]) for given, at in found]
+        rows = [int(given.facts["row"][at[0]]) for given, at in found]
+        connectors = self.engine.directory.state.connectors["connector_id"]
+        return replace(
+            past,
+            samples=np.concatenate([earlier, *(given.samples[at] for given, at in found)]),
+            versions=np.concatenate([past.versions, *(given.versions[at] for given, at in found)]),
+            cdr=self.batch.last_cdr(key) or past.cdr,
+            alerted=past.alerted | self.batch.alerted(key),
+            transaction_id=next(filter(None, [past.transaction_id, *texts]), b""),
+            connector_id=past.connector_id or next((int(connectors[row]) for row in rows), 0),
+        )
+
+    def bill(self, bill: Bill) -> None:
+        """Write a CDR and the rated rows that settlement adds."""
+        if bill.cdr is not None:
+            self.batch.cdrs.append(bill.cdr)
+            self.batch.rated.append(bill.rated)
+
+    def hold(self, segment: Segment, session: np.void, reason: int) -> None:
+        """Keep a closed session back from billing, with the raw bytes of what closed it."""
+        cause, row, key = int(session["cause"]), int(session["connector"]), int(session["session_key"])
+        place = self.place(segment, cause, row, key, "quarantine_rows")
+        name = SessionName(place.charge_point_id, key)
+        held_mwh = int(session["held_mwh"])
+        if reason in WHOLE:
+            held_mwh = int(session["energy_mwh"])
+            self.take_back(name, place)
+        time_ms = int(segment.given.samples["received_ms"][cause])
+        why = kinds.HOLD_REASONS[reason]
+        raw = self.raw(segment, cause)
+        self.batch.quarantine.append(QuarantineRow(place, "held", why, held_mwh, time_ms, raw=raw))
+        state = self.engine.own(place.partition)
+        state.held[key] = Held(place.charge_point_id, place.connector_id, why, held_mwh, time_ms)
+
+    def take_back(self, name: SessionName, place: Place) -> None:
+        """Reverse whatever stands rated for the session."""
+        standing = self.standing(name)
+        if len(standing):
+            self.write_difference(standing, standing[:0], place)
+
+    def standing(self, name: SessionName) -> Rows:
+        """The rated rows of a session that stand, of earlier batches and of this one."""
+        past = self.engine.history.past(name)
+        zone = self.engine.zone_of(name.charge_point_id, past.connector_id)
+        earlier = self.engine.sheets.renumbered(past.rated, past.tariffs, zone)
+        return np.concatenate([earlier, self.batch.rated_of(name.session_key)])
+
+    def write_difference(self, before: Rows, after: Rows, place: Place) -> None:
+        """Write rows that turn what stands into what shall stand, in the name of the cause at `place`."""
+        rows = difference(before, after)
+        if not len(rows):
+            return
+        line = place.line >> 32
+        first = self.batch.next_place("rated_usage_rows", place.partition, place.offset, line, len(rows))
+        rows["line"] = again_lines(place.line, first, len(rows))
+        rows["offset"], rows["partition"], rows["row"] = place.offset, place.partition, place.row
+        rows["session_key"] = place.session_key
+        self.batch.rated.append(rows)
+
+    def _close(self, segment: Segment, sessions: Rows) -> None:
+        directory = self.engine.directory
+        texts = [
+            self._begun.get(int(s["session_key"]), bytes(directory.transaction_ids[s["connector"]])) for s in sessions
+        ]
+        free = np.flatnonzero(sessions["hold"] == kinds.HOLD_NONE)
+        if len(free):
+            closed = self.closed(segment, sessions[free], [texts[at] for at in free])
+            for bill in settle_all(closed, self.engine.sheets, directory):
+                self.bill(bill)
+        held = sessions[sessions["hold"] != kinds.HOLD_NONE]
+        names = [SessionName(directory.charge_points[s["connector"]], int(s["session_key"])) for s in held]
+        self.engine.history.prefetch(n for n, s in zip(names, held, strict=True) if int(s["hold"]) in WHOLE)
+        for session in held:
+            self.hold(segment, session, int(session["hold"]))

@@ -1,0 +1,118 @@
+"""The commit protocol: how a batch comes to count, once and only once. Read it from top to bottom.
+
+    1. identity   every row is named (log_id, partition, offset, line) and carries its writer's claim
+    2. rows       all tables are inserted
+    3. read back  what the store shows must equal what was sent: an acknowledgement is no proof
+    4. marker     one row a partition says that the batch counts; it is read back too
+    5. publish    outputs go to Kafka, each confirmed; a row in the ledger says how far
+    6. offset     the group's offset, a hint for dashboards; recovery asks the ledger
+
+A crash before 4 leaves rows that no view shows: the next claim writes them again. A crash after 4 and before 5 leaves
+outputs unpublished: recovery publishes from the last published row on, with the same ids. Steps 2 to 5 may be
+repeated in whole at any time by the same writer: identities make them idempotent. A writer that has lost its claim
+can do no harm: its rows and markers carry a claim that no longer holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.kafka import Sender
+from pipeline.rate.batch import CONTROL, DEAD_LETTERED, DUPLICATE, QUARANTINED, USED, Batch, Share
+from pipeline.rate.outputs import publish
+from pipeline.rate.snapshot import CODE_VERSION
+from pipeline.store import (
+    ALERTS,
+    CDRS,
+    QUARANTINE,
+    RATED_USAGE,
+    READINGS,
+    Claim,
+    Ledger,
+    Marker,
+    Span,
+    Sums,
+    expected_sums,
+)
+
+_WRAP: Final = 1 << 64
+Tables = dict[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A batch on its way: its tables, and the marker of each partition."""
+
+    tables: Tables
+    markers: list[Marker]
+
+    @property
+    def spans(self) -> list[Span]:
+        """The offsets that it covers."""
+        return [Span(m.partition, m.claim, m.first_offset, m.last_offset) for m in self.markers]
+
+
+def prepare(batch: Batch, tables: Tables, claims: Mapping[int, Claim], now_ms: int) -> Written:
+    """Step 1: the rows have their identity; count and sum them for the markers."""
+    totals = _Totals(tables)
+    markers = [_marker(share, claims[share.partition], totals, now_ms) for share in batch.shares.values()]
+    return Written(tables, markers)
+
+
+def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim]) -> None:
+    """Steps 2 to 4. Raises FencedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
+    ledger.check_claims([claims[marker.partition] for marker in written.markers])
+    for table, rows in written.tables.items():
+        ledger.insert(table, rows)
+    ledger.read_back(written.tables, written.spans)
+    ledger.add_markers(written.markers)
+
+
+def announce(ledger: Ledger, sender: Sender, written: Written, now_ms: int) -> None:
+    """Step 5. Raises DeliveryError, BrokerUnavailableError, StoreUnavailableError."""
+    publish(sender, written.tables)
+    ledger.add_published({m.partition: (m.claim, m.last_offset) for m in written.markers}, now_ms)
+
+
+class _Totals:
+    """Rows and sums of a batch by table and partition."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.sums: dict[tuple[str, int], Sums] = {}
+        for table, rows in tables.items():
+            self.sums.update(expected_sums(table, rows))
+        self.energy_mwh = _sums_by_partition(_energy(tables[RATED_USAGE]), "quantity")
+        self.cost = _sums_by_partition(tables[RATED_USAGE], "cost")
+
+    def rows(self, table: str, partition: int) -> int:
+        return self.sums[table, partition].rows if (table, partition) in self.sums else 0
+
+    def checksum(self, partition: int) -> int:
+        return sum(sums.check for (_, of), sums in self.sums.items() if of == partition) % _WRAP
+
+
+def _energy(rated: pa.Table) -> pa.Table:
+    return rated.filter(pc.equal(rated.column("dimension").cast(pa.string()), "ENERGY"))  # type: ignore[attr-defined]
+
+
+def _sums_by_partition(rows: pa.Table, column: str) -> dict[int, int]:
+    found = rows.group_by("partition").aggregate([(column, "sum")])
+    return dict(zip(found.column("partition").to_pylist(), found.column(f"{column}_sum").to_pylist(), strict=True))
+
+
+def _marker(share: Share, claim: Claim, totals: _Totals, now_ms: int) -> Marker:
+    partition = share.partition
+    return Marker(
+        partition=partition, claim=claim.claim, first_offset=share.first_offset, last_offset=share.last_offset,
+        records=share.records, control=share.outcomes[CONTROL], used=share.outcomes[USED],
+        duplicate=share.outcomes[DUPLICATE], quarantined=share.outcomes[QUARANTINED],
+        dead_lettered=share.outcomes[DEAD_LETTERED], readings=totals.rows(READINGS, partition),
+        rated=totals.rows(RATED_USAGE, partition), cdrs=totals.rows(CDRS, partition),
+        alerts=totals.rows(ALERTS, partition), quarantine=totals.rows(QUARANTINE, partition),
+        energy_mwh=totals.energy_mwh.get(partition, 0), cost=totals.cost.get(partition, 0),
+        checksum=totals.checksum(partition), log_time=share.log_time_ms, reference_version=share.reference_version,
+        code_version=CODE_VERSION, written_at=now_ms,
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""Rating as a pure function of (state, log): a batch of records in, the rows of the batch out.
+
+    read -> rounds -> metered -> settled or held -> rows
+
+No Kafka, no clock, no commit: those are `worker` and `commit`. What needs a session's past asks `History`.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from pipeline.codec.records import Records
+from pipeline.metering.columns import ABSENT_I64, FLAG_TIME_CORRECTED, FLAG_TIME_UNUSABLE, KIND_START, KIND_TICK
+from pipeline.metering.policy import MeteringPolicy, limits_of
+from pipeline.metering.signed import verify
+from pipeline.rate.apart import Apart
+from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Share
+from pipeline.rate.collect import Collector
+from pipeline.rate.decisions import Decisions
+from pipeline.rate.directory import Directory
+from pipeline.rate.inputs import Input, read
+from pipeline.rate.partition import PartitionState
+from pipeline.rate.past import History
+from pipeline.rate.segment import Samples, Segment, is_only_waiting, new_facts
+from pipeline.rate.sheets import LoadVersion, Sheets
+from rating.policy import DEFAULT as RATING_POLICY
+from rating.policy import Policy
+
+_STALE_MS: Final = 90 * 86_400_000  # a clock this far behind its message's arrival is no clock
+
+
+class Engine:
+    """The state of the partitions that a worker owns, and what it does with their log."""
+
+    def __init__(
+        self,
+        partitions: int,
+        history: History,
+        load: LoadVersion,
+        policy: Policy = RATING_POLICY,
+        metering: MeteringPolicy | None = None,
+    ) -> None:
+        """Know nothing yet; `partitions` is the topic's count."""
+        self.directory = Directory(partitions)
+        self.sheets = Sheets(load, policy)
+        self.partitions: dict[int, PartitionState] = {}
+        self.history = history
+        self.metering = metering or MeteringPolicy()
+        self._limits = limits_of(self.metering)
+
+    def own(self, partition: int) -> PartitionState:
+        """The memory of a partition; new where it has none."""
+        return self.partitions.setdefault(partition, PartitionState(partition))
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition: another worker has it."""
+        for row in self.directory.members(partition):
+            self.sheets.forget_row(row)
+        self.directory.forget(partition)
+        self.partitions.pop(partition, None)
+
+    def process(self, batches: Mapping[int, Records]) -> Batch:
+        """Rate the records of a batch (partition → records in offset order) and advance the state."""
+        given = read({p: records for p, records in batches.items() if len(records.values)})
+        batch = Batch()
+        for partition in np.unique(given.of_partition).tolist():
+            offsets = given.offsets[given.of_partition == partition]
+            batch.shares[partition] = Share(partition, int(offsets[0]), int(offsets[-1]), len(offsets))
+            self.own(partition)
+        self._prepare(given)
+        collector = Collector(self, batch, given)
+        decisions = Decisions(self, collector)
+        for number in range(len(given.breaks) + 1):
+            self._round(given, number, batch, collector, decisions)
+            for ending in given.breaks[number] if number < len(given.breaks) else ():
+                decisions.apply(ending)
+        self._finish(given, batch)
+        return batch
+
+    def zone_of(self, charge_point_id: str, connector_id: int) -> str:
+        """The time zone of a connector, by the newest reference data in use."""
+        newest = max((state.reference_version for state in self.partitions.values()), default=0)
+        return self.sheets.data(newest).resolve(charge_point_id, connector_id, "", 0).zone
+
+    def _prepare(self, given: Input) -> None:
+        """What is decided before any order: tokens by the directory's numbers, clocks that are none, signatures."""
+        samples = given.samples
+        numbers = np.array([self.directory.token(uid) for uid in given.tokens] + [-1], np.int32)
+        samples["token"] = numbers[samples["token"]]
+        stale = samples["received_ms"] - samples["time_ms"] > _STALE_MS
+        samples["time_ms"][stale] = samples["received_ms"][stale]
+        samples["flags"][stale] |= FLAG_TIME_UNUSABLE | FLAG_TIME_CORRECTED
+        if given.signed:
+            self._verify(given)
+
+    def _verify(self, given: Input) -> None:
+        keys = []
+        for blob in given.signed:
+            sample = given.samples[blob.sample]
+            version = self.partitions[int(given.partitions[blob.sample])].reference_version
+            name = given.charge_points[int(sample["charge_point"])]
+            keys.append(self.sheets.data(version).public_key(name, int(sample["connector_id"])) or None)
+        verified = verify(given.signed, keys)
+        where = np.array([blob.sample for blob in given.signed])
+        given.samples["signed"][where] = verified.states
+        told = verified.register_mwh != ABSENT_I64
+        given.samples["register_mwh"][where[told]] = verified.register_mwh[told]
+
+    def _round(self, given: Input, number: int, batch: Batch, collector: Collector, decisions: Decisions) -> None:
+        """Meter the samples of one round, then what the pass deferred, in log order."""
+        chosen = np.flatnonzero(given.rounds == number)
+        if not len(chosen):
+            return
+        samples = self._samples(given, chosen)
+        segment = self._segment(samples, given)
+        deferred = segment.meter()
+        batch.metered.append(samples)
+        collector.collect(segment)
+        apart = Apart(self, batch, collector, segment)
+        apart.prefetch(deferred)
+        for one in deferred:
+            again = segment.resume(one) if is_only_waiting(one) else one
+            if again is not None:
+                apart.take(again)
+            collector.collect(segment)
+        decisions.expire(samples)
+
+    def _samples(self, given: Input, chosen: np.ndarray) -> Samples:
+        samples = given.samples[chosen]
+        partitions = given.partitions[chosen]
+        facts = new_facts(len(samples))
+        facts["partition"] = partitions
+        versions = np.zeros(len(samples), np.int64)
+        for partition in np.unique(partitions).tolist():
+            version = self.partitions[partition].reference_version
+            of_it = partitions == partition
+            versions[of_it] = version
+            facts["slot"][of_it] = self.sheets.slot(version)
+        data = samples["kind"] != KIND_TICK
+        facts["row"] = -1
+        facts["row"][data] = self.directory.rows_of(partitions[data], given.charge_points, samples[data])
+        return Samples(samples, facts, given.transaction_ids[chosen], versions, given.records[chosen])
+
+    def _segment(self, samples: Samples, given: Input) -> Segment:
+        times = samples.samples["time_ms"]
+        first_ms, last_ms = int(times.min()), int(max(times.max(), samples.samples["received_ms"].max()))
+        self.sheets.cover(min(first_ms, self._earliest_ms(first_ms)), last_ms + 1)
+        defaults = self.sheets.defaults(self.directory, last_ms)
+        self._choose_sheets(samples)
+        defaults = self.sheets.defaults(self.directory, last_ms)
+        detached = [state.detached() for state in self.partitions.values() if state.apart]
+        keys = np.sort(np.concatenate(detached)) if detached else np.zeros(0, np.uint64)
+        return Segment(samples, self.sheets.book, self.directory, self._limits, defaults, keys)
+
+    def _earliest_ms(self, otherwise: int) -> int:
+        """The earliest instant that open sessions and reservations still have to be rated from."""
+        connectors = self.directory.state.connectors[: len(self.directory.charge_points)]
+        waiting = connectors["reserve_ms"][connectors["reserve_ms"] > 0]
+        opened = connectors["start_ms"][connectors["open"] == 1]
+        return int(min([otherwise, *waiting[:1], *(opened.min(keepdims=True) if len(opened) else ())]))
+
+    def _choose_sheets(self, samples: Samples) -> None:
+        """Starts whose token has a tariff of its own, or whose connector's tariff depends on the instant."""
+        starts = np.flatnonzero(samples.samples["kind"] == KIND_START)
+        for at in starts.tolist():
+            row, version = int(samples.facts["row"][at]), int(samples.versions[at])
+            uid = self.directory.token_text(int(samples.samples["token"][at]))
+            if not ((uid and self.sheets.own_tariff(version, uid)) or self.sheets.depends_on_time(row)):
+                continue
+            found = self.sheets.resolve(self.directory, version, row, uid, int(samples.samples["time_ms"][at]))
+            samples.facts["sheet"][at] = self.sheets.sheet_of(found)
+
+    def _finish(self, given: Input, batch: Batch) -> None:
+        """Every record its outcome; each partition's log time and reference version."""
+        batch.count_outcomes(given.of_partition)
+        for dead in given.dead:
+            partition = int(given.of_partition[dead.index])
+            batch.shares[partition].outcomes[DEAD_LETTERED] += 1
+            batch.dead.append(
+                DeadRow(
+                    partition, int(given.offsets[dead.index]), int(given.times_ms[dead.index]), dead.reason,
+                    dead.detail, given.keys[dead.index] or b"", given.values[dead.index],
+                )
+            )  # fmt: skip
+        for partition in given.of_partition[given.controls].tolist():
+            batch.shares[partition].outcomes[CONTROL] += 1
+        for partition, share in batch.shares.items():
+            state = self.partitions[partition]
+            share.log_time_ms, share.reference_version = state.log_time_ms, state.reference_version
+            state.forget_apart(state.log_time_ms - self.metering.session_timeout_ms)

@@ -1,0 +1,133 @@
+"""Records of a batch, by partition, to rounds of samples in log order with control records between them.
+
+A round ends in each partition at its next control record that is no tick; ticks are samples of their own. Cutting the
+log into other batches gives the same samples in the same order a partition.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.codec.control import Control, ControlAt, Tick, split_controls
+from pipeline.codec.decode import decode
+from pipeline.codec.records import DeadLetter, Records, SignedBlob
+from pipeline.metering.columns import ABSENT_I64, KIND_TICK, SAMPLE_DTYPE
+from pipeline.metering.output import Rows
+
+
+class Break(NamedTuple):
+    """A control record that ends a round in its partition."""
+
+    partition: int
+    offset: int
+    control: Control
+
+
+class Input(NamedTuple):
+    """All that a batch brings. Records are numbered through, partition after partition (`of_partition`)."""
+
+    values: list[bytes]
+    keys: list[bytes | None]
+    offsets: npt.NDArray[np.int64]
+    times_ms: npt.NDArray[np.int64]
+    of_partition: npt.NDArray[np.int32]
+    samples: Rows  # by (partition, offset, line); ticks among them
+    partitions: npt.NDArray[np.int32]  # of each sample
+    rounds: npt.NDArray[np.int32]
+    records: npt.NDArray[np.int64]  # of each sample; -1 for a tick
+    transaction_ids: npt.NDArray[np.bytes_]
+    charge_points: list[str]
+    tokens: list[str]
+    signed: list[SignedBlob]  # `sample` counts in `samples`
+    dead: list[DeadLetter]  # `index` counts in `values`
+    breaks: list[list[Break]]  # by round
+    controls: npt.NDArray[np.int64]  # index of each control record
+
+
+def read(batches: Mapping[int, Records]) -> Input:
+    """Decode a batch; pure. `batches` maps partition to its records in offset order."""
+    partitions = sorted(batches)
+    whole = joined([batches[p] for p in partitions])
+    of_partition = np.repeat(np.array(partitions, np.int32), [len(batches[p].values) for p in partitions])
+    split = split_controls(whole)
+    decoded = decode(split.data)
+    records = split.positions[decoded.records]
+    ticks = [at for at in split.controls if isinstance(at.control, Tick)]
+    breaks = _breaks([at for at in split.controls if not isinstance(at.control, Tick)], of_partition)
+    samples = np.concatenate([decoded.samples, _tick_samples(ticks)])
+    record = np.concatenate([records, np.array([at.index for at in ticks], np.int64)])
+    where = of_partition[record]
+    order = np.lexsort((samples["line"], samples["offset"], where)) if ticks or len(partitions) > 1 else _same(samples)
+    texts = np.concatenate([decoded.transaction_ids, np.zeros(len(ticks), decoded.transaction_ids.dtype)])
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    samples, record, where = samples[order], record[order], where[order]
+    dead = [DeadLetter(int(split.positions[d.index]), d.reason, d.detail) for d in decoded.dead]
+    times_ms = whole.times_ms if whole.times_ms is not None else np.zeros(len(whole.values), np.int64)
+    return Input(
+        values=whole.values, keys=whole.keys, offsets=whole.offsets, times_ms=times_ms, of_partition=of_partition,
+        samples=samples, partitions=where, rounds=_rounds(samples, where, breaks),
+        records=np.where(samples["kind"] == KIND_TICK, -1, record), transaction_ids=texts[order],
+        charge_points=decoded.charge_points, tokens=decoded.tokens,
+        signed=[SignedBlob(int(place[b.sample]), b.data, b.method, b.public_key) for b in decoded.signed],
+        dead=[*split.dead, *dead], breaks=breaks,
+        controls=np.array([at.index for at in split.controls], np.int64),
+    )  # fmt: skip
+
+
+def joined(parts: list[Records]) -> Records:
+    """Records one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    kinds = [part.content_types for part in parts]
+    content_types = None
+    if any(kind is not None for kind in kinds):
+        content_types = [k for part in parts for k in (part.content_types or [None] * len(part.values))]
+    times = [part.times_ms for part in parts]
+    return Records(
+        [value for part in parts for value in part.values],
+        [key for part in parts for key in part.keys],
+        np.concatenate([part.offsets for part in parts]),
+        content_types,
+        None if any(t is None for t in times) else np.concatenate([t for t in times if t is not None]),
+    )
+
+
+def _same(samples: Rows) -> npt.NDArray[np.intp]:
+    return np.arange(len(samples))
+
+
+def _tick_samples(ticks: list[ControlAt]) -> Rows:
+    samples = np.zeros(len(ticks), SAMPLE_DTYPE)
+    samples["kind"] = KIND_TICK
+    samples["register_mwh"] = ABSENT_I64
+    samples["token"] = samples["charge_point"] = -1
+    samples["offset"] = [at.offset for at in ticks]
+    samples["time_ms"] = samples["received_ms"] = [tick_ms(at.control) for at in ticks]
+    return samples
+
+
+def tick_ms(control: Control) -> int:
+    """The time that a tick tells."""
+    if not isinstance(control, Tick):
+        raise TypeError(f"{control!r} is no tick")
+    return control.time_ms
+
+
+def _breaks(controls: list[ControlAt], of_partition: npt.NDArray[np.int32]) -> list[list[Break]]:
+    by_partition: dict[int, list[Break]] = {}
+    for at in sorted(controls, key=lambda c: c.index):
+        partition = int(of_partition[at.index])
+        by_partition.setdefault(partition, []).append(Break(partition, at.offset, at.control))
+    count = max((len(found) for found in by_partition.values()), default=0)
+    return [[found[n] for _, found in sorted(by_partition.items()) if n < len(found)] for n in range(count)]
+
+
+def _rounds(samples: Rows, partitions: npt.NDArray[np.int32], breaks: list[list[Break]]) -> npt.NDArray[np.int32]:
+    rounds = np.zeros(len(samples), np.int32)
+    for ending in breaks:
+        for place in ending:
+            rounds[(partitions == place.partition) & (samples["offset"] > place.offset)] += 1
+    return rounds

@@ -1,0 +1,170 @@
+"""The past of sessions as the ledger tells it: only rows that count, through the views."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.clickhouse import Store
+from pipeline.codec.assemble import hash_ids
+from pipeline.metering.columns import ABSENT_I64, SAMPLE_DTYPE
+from pipeline.rate.batch import last_cdr_of
+from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
+from pipeline.rate.rows import RATED_DTYPE
+
+_WHERE: Final = (
+    "WHERE log_id = {log:UInt64} AND charge_point_id IN {names:Array(String)} AND session_key IN {keys:Array(UInt64)} "
+    "AND offset < transform(partition, {partitions:Array(UInt16)}, {firsts:Array(UInt64)}, toUInt64(0))"
+)
+_MS: Final = "toUnixTimestamp64Milli"
+
+
+class LedgerHistory:
+    """Reads pasts in bulk and keeps those of the batch at hand; `begin` says where that starts."""
+
+    def __init__(self, store: Store, log_id: int) -> None:
+        """Of one log."""
+        self._store, self._log_id = store, log_id
+        self._pasts: dict[int, Past] = {}
+        self._firsts: dict[int, int] = {}
+
+    def begin(self, firsts: Mapping[int, int]) -> None:
+        """A new batch, from these offsets (partition → first): only rows before them are past."""
+        self._pasts.clear()
+        self._firsts = dict(firsts)
+
+    def prefetch(self, names: Iterable[SessionName]) -> None:
+        """Fetch several at once; those already here are not asked for again."""
+        wanted = [name for name in dict.fromkeys(names) if name.session_key not in self._pasts]
+        if not wanted:
+            return
+        self._pasts.update({name.session_key: NOTHING for name in wanted})
+        given = {
+            "log": self._log_id,
+            "names": sorted({name.charge_point_id for name in wanted}),
+            "keys": sorted({name.session_key for name in wanted}),
+            "partitions": list(self._firsts) or [0],
+            "firsts": list(self._firsts.values()) or [0],
+        }
+        self._pasts.update(self._fetch(given))
+
+    def past(self, name: SessionName) -> Past:
+        """The past of one session; NOTHING where the ledger knows none."""
+        self.prefetch([name])
+        return self._pasts[name.session_key]
+
+    def _fetch(self, given: dict[str, Any]) -> dict[int, Past]:
+        samples = self._store.arrow(
+            f"SELECT session_key, offset, line, {_MS}(time) AS time_ms, {_MS}(received_at) AS received_ms, "
+            f"ifNull(register_mwh, {ABSENT_I64}) AS register, ifNull(power_mw, {ABSENT_I64}) AS power, "
+            f"ifNull(current_ma, {ABSENT_I64}) AS current, transaction_id, toInt32(connector_id) AS connector, "
+            "toString(id_token) AS uid, seq_no, flags, soc_permille, kind, context, state, signed, phases, "
+            f"toInt64(reference_version) AS version FROM readings {_WHERE} AND verdict != 'duplicate' "
+            "ORDER BY session_key, offset, line",
+            given,
+        )
+        rated = self._store.arrow(
+            f"SELECT session_key, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, toInt8(dimension) AS dimension, "
+            "quantity, cost, price_e4, toString(tariff) AS tariff_key, element, component, state, flags "
+            f"FROM rated_usage {_WHERE} ORDER BY session_key, offset, line",
+            given,
+        )
+        alerted = self._store.rows(
+            f"SELECT session_key, groupUniqArray(toString(kind)) AS kinds FROM alerts {_WHERE} GROUP BY session_key",
+            given,
+        )
+        cdrs = {row["session_key"]: row for row in self._cdrs(given)}
+        said = {row["session_key"]: frozenset(row["kinds"]) for row in alerted}
+        heard = _by_session(samples)
+        usage = _by_session(rated)
+        return {
+            key: _past(samples.take(heard[key]), rated.take(usage.get(key, [])), cdrs.get(key), said.get(key))
+            for key in heard
+        }
+
+    def _cdrs(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        """The CDR that stands for each session: the last that is no credit, unless a credit came after it."""
+        found = self._store.rows(
+            f"SELECT *, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, {_MS}(settled_at) AS settled_ms, "
+            "hex(document) AS document_hex FROM cdrs "
+            f"{_WHERE} ORDER BY session_key, revision",
+            given,
+        )
+        last = {row["session_key"]: row for row in found}
+        return [row for row in last.values() if not row["credit"]]
+
+
+def _by_session(table: pa.Table) -> dict[int, list[int]]:
+    keys = table.column("session_key").to_numpy()
+    found: dict[int, list[int]] = {}
+    for at, key in enumerate(keys.tolist()):
+        found.setdefault(key, []).append(at)
+    return found
+
+
+def _past(samples: pa.Table, rated: pa.Table, cdr: dict[str, Any] | None, alerted: frozenset[str] | None) -> Past:
+    tokens = _texts(samples, "uid")
+    uids = [uid for uid in dict.fromkeys(tokens) if uid]
+    keys = _texts(rated, "tariff_key")
+    tariffs = list(dict.fromkeys(keys))
+    texts = np.array([t.encode() for t in _texts(samples, "transaction_id")], "S36")
+    connectors = [c for c in samples.column("connector").to_pylist() if c]
+    return Past(
+        samples=_samples(samples, [uids.index(uid) if uid else -1 for uid in tokens], texts),
+        versions=samples.column("version").to_numpy(),
+        rated=_rated(rated, [tariffs.index(key) for key in keys]),
+        cdr=_last_cdr(cdr) if cdr else None,
+        alerted=alerted or frozenset(),
+        transaction_id=next((bytes(text) for text in texts if text), b""),
+        connector_id=connectors[0] if connectors else 0,
+        tokens=tuple(uids),
+        tariffs=tuple(tariffs),
+    )
+
+
+def _samples(table: pa.Table, tokens: Sequence[int], texts: Any) -> Any:
+    samples = np.zeros(table.num_rows, SAMPLE_DTYPE)
+    straight = (
+        "offset",
+        "line",
+        "time_ms",
+        "received_ms",
+        "seq_no",
+        "flags",
+        "soc_permille",
+        "kind",
+        "context",
+        "state",
+    )
+    for name in (*straight, "signed"):
+        samples[name] = table.column(name).to_numpy()
+    for name, column in {
+        "register_mwh": "register", "power_mw": "power", "current_ma": "current", "connector_id": "connector",
+        "phases_live": "phases",
+    }.items():  # fmt: skip
+        samples[name] = table.column(column).to_numpy()
+    samples["phases_said"] = np.where(samples["phases_live"] >= 0, 3, 0)
+    samples["token"] = tokens
+    samples["txn_hash"] = hash_ids(texts)
+    return samples
+
+
+def _rated(table: pa.Table, tariffs: Sequence[int]) -> Any:
+    rated = np.zeros(table.num_rows, RATED_DTYPE)
+    for name in (
+        "session_key", "start_ms", "end_ms", "dimension", "quantity", "cost", "price_e4", "element", "component",
+        "state", "flags",
+    ):  # fmt: skip
+        rated[name] = table.column(name).to_numpy()
+    rated["sheet"] = tariffs
+    return rated
+
+
+def _last_cdr(row: dict[str, Any]) -> LastCdr:
+    columns = {**row, "document": bytes.fromhex(row["document_hex"])}
+    return last_cdr_of(columns)
+
+
+def _texts(table: pa.Table, name: str) -> list[str]:
+    return [v if isinstance(v, str) else v.decode() for v in table.column(name).to_pylist()]

@@ -1,0 +1,85 @@
+"""What the worker tells others on Kafka: rated usage as one Arrow message a batch, the rest one record each.
+
+Ids are row identities, so that a record sent again after a crash can be dropped by whoever reads it.
+"""
+
+import io
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from pipeline import store, topics
+from pipeline.kafka import Sender
+
+
+def publish(sender: Sender, tables: dict[str, pa.Table]) -> None:
+    """Send a batch's outputs and wait until every one is confirmed. Raises DeliveryError, BrokerUnavailableError."""
+    rated = tables[store.RATED_USAGE]
+    if rated.num_rows:
+        sender.send(topics.RATED_USAGE, _ipc(rated), headers=[(topics.CONTENT_TYPE, topics.ARROW_STREAM)])
+    for row in _rows(tables[store.CDRS], ("charge_point_id", "document", *_IDENTITY)):
+        sender.send(topics.CDRS, row["document"], row["charge_point_id"].encode(), headers=[_identity(row)])
+    for row in _rows(tables[store.CDRS], _EVENT_COLUMNS):
+        sender.send(topics.SESSION_EVENTS, session_event(row), (row["id_token"] or row["location_id"]).encode())
+    for row in _rows(tables[store.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
+        sender.send(topics.ALERTS, alert(row), row["charge_point_id"].encode())
+    sender.flush()
+
+
+_IDENTITY = ("partition", "offset", "line")
+_EVENT_COLUMNS = (
+    "charge_point_id", "connector_id", "session_key", "id_token", "location_id", "start", "end", "energy_mwh", "credit",
+    *_IDENTITY,
+)  # fmt: skip
+_ALERT_COLUMNS = (
+    "alert_id", "kind", "severity", "action", "charge_point_id", "connector_id", "session_key", "id_token", "time",
+    "evidence",
+)  # fmt: skip
+
+
+def session_event(row: dict[str, Any]) -> bytes:
+    """A session that ended, for rules across connectors."""
+    return msgspec.json.encode(
+        {
+            "event": "credit" if row["credit"] else "stop",
+            "session_key": f"{row['session_key']:016x}",
+            **{n: row[n] for n in ("charge_point_id", "connector_id", "location_id", "id_token", "energy_mwh")},
+            "start_ms": _ms(row["start"]),
+            "time_ms": _ms(row["end"]),
+            **{n: row[n] for n in _IDENTITY},
+        }
+    )
+
+
+def alert(row: dict[str, Any]) -> bytes:
+    """One action in the life of an alert."""
+    return msgspec.json.encode(
+        {
+            **{n: row[n] for n in ("alert_id", "kind", "severity", "action", "charge_point_id", "connector_id")},
+            "session_key": f"{row['session_key']:016x}",
+            "id_token": row["id_token"],
+            "time_ms": _ms(row["time"]),
+            "evidence": msgspec.Raw(row["evidence"]),
+            **{n: row[n] for n in _IDENTITY},
+        }
+    )
+
+
+def _rows(table: pa.Table, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    return table.select(list(columns)).to_pylist() if table.num_rows else []
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, bytes]:
+    return ("id", f"{row['partition']}-{row['offset']}-{row['line']}".encode())
+
+
+def _ms(instant: Any) -> int:
+    return round(instant.timestamp() * 1000)
+
+
+def _ipc(table: pa.Table) -> bytes:
+    body = io.BytesIO()
+    with pa.ipc.new_stream(body, table.schema) as writer:
+        writer.write_table(table)
+    return body.getvalue()

@@ -1,0 +1,42 @@
+"""What the worker remembers of a partition beside its connectors: log time, reference version, held sessions.
+
+Everything here is a function of the log, and is part of a snapshot.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Held:
+    """A session that waits for a person, for reference data, or for the hold limit."""
+
+    charge_point_id: str
+    connector_id: int
+    reason: str
+    held_mwh: int
+    since_ms: int  # log time
+
+
+@dataclass
+class PartitionState:
+    """One partition's own memory."""
+
+    partition: int
+    log_time_ms: int = 0
+    reference_version: int = 0
+    policy_version: int = 0
+    held: dict[int, Held] = field(default_factory=dict)  # by session key
+    apart: dict[int, int] = field(
+        default_factory=dict
+    )  # sessions only `rerate` may touch → log time of their last record
+
+    def detached(self) -> npt.NDArray[np.uint64]:
+        """Their keys, sorted."""
+        return np.array(sorted(self.apart), np.uint64)
+
+    def forget_apart(self, older_than_ms: int) -> None:
+        """Sessions apart that nothing was heard of for long are over."""
+        self.apart = {key: heard for key, heard in self.apart.items() if heard >= older_than_ms}

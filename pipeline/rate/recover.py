@@ -1,0 +1,183 @@
+"""From nothing to the state after the last marker: claim, reconcile, snapshot, replay, publish.
+
+1. claim      from the end of the tiled markers on: whoever wrote before is fenced
+2. reconcile  every marker since the snapshot is held against its rows; a broken one is driven again
+3. snapshot   the newest that fits; torn, foreign or other code's are refused and an older one is taken
+4. replay     the log from there to the last marker: the same function gives the same state
+5. publish    outputs that were marked and perhaps not sent
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pyarrow as pa
+
+from pipeline.codec.records import Records
+from pipeline.errors import IntegrityError
+from pipeline.kafka import Reader, Sender
+from pipeline.log import Log
+from pipeline.rate.engine import Engine
+from pipeline.rate.inputs import joined
+from pipeline.rate.ledger_history import LedgerHistory
+from pipeline.rate.outputs import publish
+from pipeline.rate.records import by_partition
+from pipeline.rate.snapshot import restore
+from pipeline.rate.tables import tables_of
+from pipeline.store import ALERTS, CDRS, RATED_USAGE, ROW_TABLES, Claim, Ledger, Marker, Span
+
+LOG: Final = Log("rate")
+_REPLAY_RECORDS: Final = 20_000
+OpenReader = Callable[[], Reader]
+
+
+class Recovery:
+    """Brings partitions of one worker to the state after their last marker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        history: LedgerHistory,
+        sender: Sender,
+        open_reader: OpenReader,
+        member: str,
+    ) -> None:
+        """`open_reader` gives a reader of the readings topic that is in no group."""
+        self._engine, self._ledger, self._history = engine, ledger, history
+        self._sender, self._open_reader, self._member = sender, open_reader, member
+
+    def take_over(self, partitions: list[int]) -> dict[int, Claim]:
+        """Claim partitions and rebuild their state. Raises FencedError when another member was first."""
+        started = time.monotonic()
+        tiles = {partition: self._ledger.tiling(partition) for partition in partitions}
+        starts = {p: found[-1].last_offset + 1 if found else 0 for p, found in tiles.items()}
+        claims = {c.partition: c for c in self._ledger.claim(starts, self._member, _now_ms())}
+        for partition in partitions:
+            self._rebuild(partition, tiles[partition])
+        self._publish_rest(claims)
+        LOG.info("partitions taken over", partitions=len(partitions), seconds=round(time.monotonic() - started, 2))
+        return claims
+
+    def _rebuild(self, partition: int, tiles: list[Marker]) -> None:
+        self._engine.drop(partition)
+        self._engine.own(partition)
+        if not tiles:
+            return
+        last = tiles[-1].last_offset
+        first = self._from_snapshot(partition, last) + 1
+        broken = self._broken(partition, [m for m in tiles if m.first_offset >= first])
+        if first <= last:
+            self._replay(partition, first, [m for m in tiles if m.last_offset >= first], broken)
+
+    def _from_snapshot(self, partition: int, last: int) -> int:
+        """The offset of the snapshot that was taken in; -1 where none fits."""
+        skip = 0
+        while (snapshot := self._ledger.snapshot(partition, last, skip)) is not None:
+            try:
+                restore(self._engine, snapshot)
+            except IntegrityError as error:
+                LOG.warning("snapshot refused, an older one is tried", partition=partition, why=str(error))
+                skip += 1
+                continue
+            return snapshot.last_offset
+        self._engine.drop(partition)
+        self._engine.own(partition)
+        return -1
+
+    def _broken(self, partition: int, tiles: list[Marker]) -> list[Marker]:
+        """Markers whose rows are not what they promise: acknowledged, marked, and lost by the store."""
+        return [marker for marker in tiles if not self._holds(marker)]
+
+    def _holds(self, marker: Marker) -> bool:
+        span = Span(marker.partition, marker.claim, marker.first_offset, marker.last_offset)
+        found = self._ledger.sums(ROW_TABLES, [span])
+        return sum(sums.check for sums in found.values()) % (1 << 64) == marker.checksum
+
+    def _replay(self, partition: int, first: int, tiles: list[Marker], broken: list[Marker]) -> None:
+        """Run the log again, cut at the markers; only rows of broken markers are written, under their own claim."""
+        with self._open_reader() as reader:
+            reader.assign({partition: first})
+            records = _Tape(reader, partition)
+            for marker in tiles:
+                mend = marker in broken
+                for piece in records.until(marker.last_offset, whole=mend):
+                    self._history.begin({partition: int(piece.offsets[0])})
+                    batch = self._engine.process({partition: piece})
+                    if mend:
+                        claims = {partition: marker.claim}
+                        tables = tables_of(
+                            batch, self._engine.directory, self._engine.sheets, self._ledger.log_id, claims
+                        )
+                        self._mend(marker, tables)
+
+    def _mend(self, marker: Marker, tables: dict[str, pa.Table]) -> None:
+        LOG.error(
+            "the store lost rows under a marker; they are written again",
+            partition=marker.partition, first_offset=marker.first_offset, last_offset=marker.last_offset,
+        )  # fmt: skip
+        for table, rows in tables.items():
+            self._ledger.insert(table, rows)
+        if not self._holds(marker):
+            raise IntegrityError(
+                f"partition {marker.partition}: rated again, offsets {marker.first_offset} to {marker.last_offset} "
+                f"give other rows than their marker promised (code {marker.code_version}): the worker stops; "
+                "run `wattrate verify` and compare the code versions"
+            )
+
+    def _publish_rest(self, claims: dict[int, Claim]) -> None:
+        """Send what was marked after the last published row."""
+        done = self._ledger.published(list(claims))
+        for partition, claim in claims.items():
+            first, last = done.get(partition, -1) + 1, claim.first_offset - 1
+            if first > last:
+                continue
+            tables = {table: self._ledger.covered_rows(table, partition, first, last) for table in _PUBLISHED}
+            if any(rows.num_rows for rows in tables.values()):
+                publish(self._sender, tables)
+            self._ledger.add_published({partition: (claim.claim, last)}, _now_ms())
+
+
+_PUBLISHED: Final = (RATED_USAGE, CDRS, ALERTS)
+
+
+class _Tape:
+    """The records of one partition in order, cut where the caller asks."""
+
+    def __init__(self, reader: Reader, partition: int) -> None:
+        self._reader, self._partition = reader, partition
+        self._ahead: Records | None = None
+
+    def until(self, last_offset: int, *, whole: bool) -> Iterator[Records]:
+        """Records up to an offset, in pieces, or as one where `whole` asks so."""
+        kept: list[Records] = []
+        while True:
+            piece = self._next()
+            inside = piece.offsets <= last_offset
+            count = int(inside.sum())
+            self._ahead = _cut(piece, count, None) if count < len(piece.values) else None
+            if count and not whole:
+                yield _cut(piece, 0, count)
+            elif count:
+                kept.append(_cut(piece, 0, count))
+            if count and int(piece.offsets[count - 1]) == last_offset:
+                break
+        if kept:
+            yield joined(kept)
+
+    def _next(self) -> Records:
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
+        while True:
+            found = by_partition(self._reader.consume(_REPLAY_RECORDS, 1.0))
+            if self._partition in found:
+                return found[self._partition]
+
+
+def _cut(records: Records, first: int, stop: int | None) -> Records:
+    return Records(*(None if column is None else column[first:stop] for column in records))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,229 @@
+"""Rows of the ledger as arrays: identities, and the rated rows that pieces, flats and settlements become.
+
+Pure functions. A row's identity is (partition, offset, line); line = place of the sample in its record (or of the
+connector in its partition, for a tick) shifted by 32 bits, plus the row's place among those of its cause.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.metering.output import Rows
+from rating.columns import I64, PARKING, RESERVATION
+from rating.money import COST_PER_E4, ENERGY_COST, TIME_COST
+from rating.ratesheet import COMPONENT, ELEMENT, PRICE_E4, Book
+from rating.settle import QUANTITIES, Settled
+
+U64 = npt.NDArray[np.uint64]
+
+# Dimensions of rated usage: OCPI's, and the rows that settlement adds (numbers of the ledger's Enum8).
+ENERGY: Final = 1
+TIME: Final = 2
+PARKING_TIME: Final = 3
+FLAT: Final = 4
+STEP: Final = 5
+MIN_PRICE: Final = 6
+MAX_PRICE: Final = 7
+ROUNDING: Final = 8
+
+FLAG_APPORTIONED: Final = 1 << 0
+FLAG_REVERSAL: Final = 1 << 1  # takes back an earlier row of the session
+FLAG_CORRECTED: Final = 1 << 2  # replaces what was taken back, or came late
+FLAG_POWER_MISSING: Final = 1 << 3
+FLAG_CURRENT_MISSING: Final = 1 << 4
+
+# Places of a cause's rows within its line.
+_FLATS: Final = 1 << 30
+_SETTLEMENT: Final = 1 << 31
+_AGAIN: Final = 1 << 29
+
+RATED_DTYPE = np.dtype(
+    [
+        ("offset", np.int64),
+        ("line", np.uint64),
+        ("session_key", np.uint64),
+        ("start_ms", np.int64),
+        ("end_ms", np.int64),
+        ("quantity", np.int64),
+        ("cost", np.int64),
+        ("price_e4", np.int64),
+        ("partition", np.int32),
+        ("row", np.int32),  # connector
+        ("sheet", np.int32),
+        ("element", np.int16),
+        ("component", np.int16),
+        ("flags", np.uint32),
+        ("dimension", np.int8),
+        ("state", np.int8),
+        ("split", np.int8),
+    ],
+    align=True,
+)
+
+
+def places(groups: npt.NDArray[np.integer]) -> I64:
+    """0, 1, 2, … within each run of equal values."""
+    if not len(groups):
+        return np.zeros(0, np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+
+
+def line_base(lines: npt.NDArray[np.integer]) -> U64:
+    """The first line of rows caused by samples at these places of their records."""
+    return lines.astype(np.uint64) << np.uint64(32)
+
+
+def priced(rated: Rows, book: Book, components: npt.NDArray[np.integer], factor: int) -> None:
+    """Fill price, element, component and cost of rows from their quantity and component (-1: free)."""
+    free = components < 0
+    found = book.components[np.where(free, 0, components)] if len(book.components) else np.zeros((len(rated), 8))
+    rated["price_e4"] = np.where(free, 0, found[:, PRICE_E4])
+    rated["element"] = np.where(free, -1, found[:, ELEMENT])
+    rated["component"] = np.where(free, -1, found[:, COMPONENT])
+    rated["cost"] = rated["quantity"] * rated["price_e4"] * factor
+
+
+def from_pieces(book: Book, pieces: Rows, samples: Rows, facts: Rows) -> Rows:
+    """Charging period × dimension: an ENERGY row, and a TIME or PARKING_TIME row where a component prices it.
+
+    `pieces` in order of emission, tag = index of the causing sample.
+    """
+    reserved = pieces["state"] >= RESERVATION
+    timed = pieces["time_component"] >= 0
+    metered = (pieces["energy_mwh"] > 0) | (~timed & ~reserved)
+    which = np.concatenate([np.flatnonzero(metered), np.flatnonzero(timed)])
+    is_time = np.arange(len(which)) >= np.count_nonzero(metered)
+    order = np.lexsort((is_time, which))
+    which, is_time = which[order], is_time[order]
+    chosen = pieces[which]
+    cause = chosen["tag"]
+    rated = np.zeros(len(which), RATED_DTYPE)
+    for name in ("start_ms", "end_ms", "state", "split"):
+        rated[name] = chosen[name]
+    rated["offset"] = samples["offset"][cause]
+    rated["line"] = line_base(samples["line"][cause]) + places(cause).astype(np.uint64)
+    rated["session_key"] = facts["session_key"][cause]
+    rated["partition"] = facts["partition"][cause]
+    rated["row"] = facts["row"][cause]
+    rated["sheet"] = facts["used_sheet"][cause]
+    parking = chosen["state"] == PARKING
+    rated["dimension"] = np.where(is_time, np.where(parking, PARKING_TIME, TIME), ENERGY)
+    rated["quantity"] = np.where(is_time, chosen["end_ms"] - chosen["start_ms"], chosen["energy_mwh"])
+    components = np.where(is_time, chosen["time_component"], chosen["energy_component"])
+    priced(rated, book, components, 1)
+    rated["cost"] *= np.where(is_time, TIME_COST, ENERGY_COST)
+    rated["flags"] = chosen["apportioned"] * FLAG_APPORTIONED + chosen["missing"].astype(np.uint32) * FLAG_POWER_MISSING
+    return rated
+
+
+def from_flats(book: Book, flats: Rows, samples: Rows, facts: Rows) -> Rows:
+    """A row for each FLAT that a session owes; `flats` are events of that kind."""
+    cause = flats["cause"]
+    rated = np.zeros(len(flats), RATED_DTYPE)
+    rated["offset"] = samples["offset"][cause]
+    rated["line"] = line_base(samples["line"][cause]) + (_FLATS + places(cause)).astype(np.uint64)
+    rated["session_key"] = flats["session_key"]
+    rated["start_ms"] = rated["end_ms"] = flats["time_ms"]
+    rated["partition"] = facts["partition"][cause]
+    rated["row"] = flats["connector"]
+    rated["sheet"] = flats["value"]
+    rated["dimension"] = FLAT
+    rated["quantity"] = 1
+    priced(rated, book, flats["code"], COST_PER_E4)
+    return rated
+
+
+def from_settlement(book: Book, settled: Settled, sessions: Rows, bases: U64, offsets: I64, partitions: I64) -> Rows:
+    """What settlement adds to what was rated: STEP, MIN_PRICE, MAX_PRICE, ROUNDING; zero rows are left out.
+
+    `bases`, `offsets` and `partitions` are those of the samples that settled the sessions.
+    """
+    parts = []
+    for kind in range(QUANTITIES):
+        chosen = np.flatnonzero(settled.step[:, kind] > 0)
+        step = _settlement_rows(sessions, chosen, bases, offsets, partitions, STEP, kind)
+        step["quantity"] = settled.step[chosen, kind]
+        priced(step, book, settled.step_component[chosen, kind], 1)
+        step["cost"] = settled.step_cost[chosen, kind]
+        parts.append(step)
+    adjustments = ((MIN_PRICE, settled.min_cost), (MAX_PRICE, settled.max_cost), (ROUNDING, settled.rounding_cost))
+    for dimension, costs in adjustments:
+        chosen = np.flatnonzero(costs)
+        row = _settlement_rows(sessions, chosen, bases, offsets, partitions, dimension, dimension)
+        row["cost"] = costs[chosen]
+        row["element"] = row["component"] = -1
+        parts.append(row)
+    return np.concatenate(parts)
+
+
+def _settlement_rows(
+    sessions: Rows, chosen: npt.NDArray[np.intp], bases: U64, offsets: I64, partitions: I64, dimension: int, place: int
+) -> Rows:
+    rated = np.zeros(len(chosen), RATED_DTYPE)
+    session = sessions[chosen]
+    rated["offset"] = offsets[chosen]
+    rated["line"] = bases[chosen] + np.uint64(_SETTLEMENT + place)
+    rated["session_key"] = session["session_key"]
+    rated["start_ms"] = session["start_ms"]
+    rated["end_ms"] = session["end_ms"]
+    rated["partition"] = partitions[chosen]
+    rated["row"] = session["connector"]
+    rated["sheet"] = session["sheet"]
+    rated["dimension"] = dimension
+    return rated
+
+
+# What makes two rated rows of a session the same row, whoever wrote them.
+_SAME: Final = (
+    "start_ms",
+    "end_ms",
+    "dimension",
+    "quantity",
+    "cost",
+    "price_e4",
+    "sheet",
+    "element",
+    "component",
+    "state",
+)
+
+
+def difference(before: Rows, after: Rows) -> Rows:
+    """Rows that turn the net of `before` into `after`: reversals of what is gone, then what is new.
+
+    Both are rows of one session; the result has no identity yet.
+    """
+    standing: dict[tuple[int, ...], int] = {}
+    for row in before:
+        key, sign = _key(row)
+        standing[key] = standing.get(key, 0) + sign
+    wanted: dict[tuple[int, ...], int] = {}
+    for row in after:
+        key, sign = _key(row)
+        wanted[key] = wanted.get(key, 0) + sign
+    gone = [(key, -1) for key, n in standing.items() for _ in range(n - wanted.get(key, 0))]
+    new = [(key, 1) for key, n in wanted.items() for _ in range(n - standing.get(key, 0))]
+    rows = np.zeros(len(gone) + len(new), RATED_DTYPE)
+    for at, (key, sign) in enumerate(sorted(gone) + sorted(new)):
+        row = rows[at]
+        for name, value in zip(_SAME, key, strict=True):
+            row[name] = value
+        row["quantity"] *= sign
+        row["cost"] *= sign
+        row["flags"] = FLAG_REVERSAL if sign < 0 else FLAG_CORRECTED
+    return rows
+
+
+def _key(row: np.void) -> tuple[tuple[int, ...], int]:
+    sign = -1 if row["flags"] & FLAG_REVERSAL else 1
+    values = {name: int(row[name]) for name in _SAME}
+    values["quantity"] *= sign
+    values["cost"] *= sign
+    return tuple(values[name] for name in _SAME), sign
+
+
+def again_lines(base: int, first: int, rows: int) -> U64:
+    """Lines of rows that a re-rating adds in the name of its cause, which has added `first` of them before."""
+    return np.uint64((base >> 32 << 32) + _AGAIN + first) + np.arange(rows, dtype=np.uint64)

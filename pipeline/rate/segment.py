@@ -1,0 +1,135 @@
+"""A segment on its way through the compiled pass: given room, its deferred samples listed, its events by kind.
+
+Knows nothing of Kafka, the ledger or money.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.metering import kinds
+from pipeline.metering.meter import DONE, begin_unheard, meter, resume, short_of_room
+from pipeline.metering.output import DEFERRED, FACT_DTYPE, N_EVENTS, N_PIECES, N_SESSIONS, ROOM, Rows, grown, new_output
+from pipeline.metering.run import Run, new_run
+from pipeline.rate.directory import Directory
+from rating.columns import Pieces
+from rating.ratesheet import Book
+
+
+class Samples(NamedTuple):
+    """Samples of one round in log order, with what the ledger wants to know of them beside their columns."""
+
+    samples: Rows  # SAMPLE_DTYPE; charge_point and token are the directory's numbers for a tick -1
+    facts: Rows  # FACT_DTYPE
+    transaction_ids: npt.NDArray[np.bytes_]
+    versions: npt.NDArray[np.int64]  # reference version in use
+    records: npt.NDArray[np.int64]  # index of the record among the batch's values; -1 for none
+
+
+class Deferred(NamedTuple):
+    """A sample, or a connector's share of a tick, that the pass left to `rerate`."""
+
+    cause: int
+    connector: int
+    why: int
+
+
+class Segment:
+    """One round's samples and what the pass makes of them."""
+
+    def __init__(
+        self,
+        given: Samples,
+        book: Book,
+        directory: Directory,
+        limits: Rows,
+        defaults: Rows,
+        detached: npt.NDArray[np.uint64],
+    ) -> None:
+        """Ready to run; `detached` holds, sorted, the keys of sessions that the pass must leave alone."""
+        self.given = given
+        self._book, self._directory, self._limits = book, directory, limits
+        self._defaults, self._detached = defaults, detached
+        self._out = new_output(len(given.samples))
+        self.run = self._new_run()
+
+    def meter(self) -> list[Deferred]:
+        """Meter every sample; returns what was deferred, in log order."""
+        first, stop = 0, len(self.given.samples)
+        while (first := meter(self.run, first, stop)) != DONE:
+            self._grow()
+        return list(self._deferred(0))
+
+    def resume(self, deferred: Deferred) -> Deferred | None:
+        """Meter a sample that was deferred only because its connector was; returns it anew if it needs `rerate`."""
+        self.make_room()
+        before = int(self.run.desk.count[N_EVENTS])
+        resume(self.run, deferred.cause, deferred.connector)
+        return next(self._deferred(before), None)
+
+    def begin(self, deferred: Deferred) -> None:
+        """Open a session whose start was not heard."""
+        self.make_room()
+        begin_unheard(self.run, deferred.cause, deferred.connector)
+
+    def events(self, what: int) -> Rows:
+        """The events of one kind so far, in order."""
+        events = self.run.desk.events[: self.run.desk.count[N_EVENTS]]
+        return events[events["what"] == what]
+
+    @property
+    def pieces(self) -> Rows:
+        """The pieces so far."""
+        return self.run.pieces[: self.run.desk.count[N_PIECES]]
+
+    @property
+    def sessions(self) -> Rows:
+        """The sessions closed so far."""
+        return self.run.sessions[: self.run.desk.count[N_SESSIONS]]
+
+    def periods(self, session: np.void) -> Rows:
+        """The charging periods of a closed session."""
+        return self.run.closed[session["first_piece"] : session["first_piece"] + session["pieces"]]
+
+    def make_room(self) -> None:
+        """Room for one more sample."""
+        while short_of_room(self.run, 0) or self.run.periods[0]["start_ms"] < ROOM:
+            self._grow()
+
+    def _deferred(self, first: int) -> Iterator[Deferred]:
+        events = self.run.desk.events[first : self.run.desk.count[N_EVENTS]]
+        for event in events[events["what"] == DEFERRED]:
+            yield Deferred(int(event["cause"]), int(event["connector"]), int(event["code"]))
+
+    def _grow(self) -> None:
+        periods = self._directory.state.periods
+        if periods[0]["start_ms"] < ROOM:
+            self._directory.add_periods(2 * ROOM)
+        else:
+            self._out = grown(self._out)
+        self.run = self._new_run()
+
+    def _new_run(self) -> Run:
+        return new_run(
+            self._book, self._directory.state, self._directory.roster, self._limits, self._defaults, self._detached,
+            self.given.samples, self.given.facts, self._out,
+        )  # fmt: skip
+
+
+def is_only_waiting(deferred: Deferred) -> bool:
+    """Whether the sample was deferred for no reason of its own."""
+    return deferred.why == kinds.WHY_DIRTY
+
+
+def new_facts(rows: int) -> Rows:
+    """Facts of samples that the pass has not seen."""
+    facts = np.zeros(rows, FACT_DTYPE)
+    facts["sheet"] = facts["used_sheet"] = -1
+    return facts
+
+
+def piece_columns(pieces: Rows) -> Pieces:
+    """The same pieces as `rating` takes them."""
+    return Pieces(*(np.ascontiguousarray(pieces[name]) for name in Pieces._fields))

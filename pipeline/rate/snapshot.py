@@ -1,0 +1,157 @@
+"""The state of one partition as bytes, and back: what recovery starts from instead of the whole log.
+
+A snapshot says which offset it is of, which code and layout wrote it, and carries a checksum; anything that does not
+fit is refused, and an older one, or the log from its start, is used. Rate sheets travel by name (tariff version and
+zone), because their numbers are this worker's own.
+"""
+
+import hashlib
+import io
+from dataclasses import asdict
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import zstandard
+
+from pipeline.errors import IntegrityError
+from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE
+from pipeline.rate.engine import Engine
+from pipeline.rate.partition import Held, PartitionState
+from pipeline.store import Snapshot
+from rating.ratesheet import COMPONENTS_AT
+
+_LAYOUT: Final = hashlib.sha256(repr((CONNECTOR_DTYPE, MARK_DTYPE, PERIOD_DTYPE, MARKS)).encode()).hexdigest()[:16]
+CODE_VERSION: Final = f"1-{_LAYOUT}"
+# Fields that point into tables of this worker, and are written anew when the state is taken in elsewhere.
+_CHAINS: Final = ("sibling", "follows", "head", "tail")
+
+
+class _Header(msgspec.Struct, frozen=True):
+    partition: int
+    last_offset: int
+    log_time_ms: int
+    reference_version: int
+    policy_version: int
+    held: list[tuple[int, dict[str, Any]]]
+    apart: list[tuple[int, int]]
+    charge_points: list[str]
+    tokens: list[str]
+    sheets: list[tuple[str, str]]
+    first_components: list[int]
+
+
+def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_ms: int) -> Snapshot:
+    """The partition's state after `last_offset`."""
+    directory = engine.directory
+    rows = directory.members(partition)
+    connectors = directory.state.connectors[rows].copy()
+    marks = directory.state.marks.reshape(-1, MARKS)[rows].ravel()
+    periods, lengths = _periods(directory.state.periods, connectors["head"])
+    state = engine.own(partition)
+    tokens, connectors["token"] = _renumbered([directory.token_text(t) for t in connectors["token"].tolist()])
+    book_sheets = connectors["sheet"].copy()
+    used = sorted({s for s in book_sheets.tolist() if s >= 0})
+    header = _Header(
+        partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,
+        [(key, asdict(held)) for key, held in state.held.items()], list(state.apart.items()),
+        [directory.charge_points[row] for row in rows], tokens,
+        [(engine.sheets.builder.sources[s].key, engine.sheets.builder.sources[s].zone) for s in used],
+        [int(engine.sheets.book.sheets[s, COMPONENTS_AT]) for s in used],
+    )  # fmt: skip
+    connectors["sheet"] = [used.index(s) if s >= 0 else -1 for s in book_sheets.tolist()]
+    body = io.BytesIO()
+    arrays = {
+        "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
+        "texts": directory.transaction_ids[rows],
+    }  # fmt: skip
+    np.savez(body, allow_pickle=False, header=np.frombuffer(msgspec.msgpack.encode(header), np.uint8), **arrays)
+    payload = zstandard.compress(body.getvalue(), 1)
+    return Snapshot(partition, claim, last_offset, CODE_VERSION, checksum(payload), payload, taken_at_ms)
+
+
+def checksum(payload: bytes) -> int:
+    """64 bits that a torn or changed payload does not have."""
+    return int.from_bytes(hashlib.blake2b(payload, digest_size=8).digest(), "little")
+
+
+def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
+    """Take a partition's state in. Raises IntegrityError for a torn, foreign or older-layout snapshot."""
+    if snapshot.code_version != CODE_VERSION:
+        raise IntegrityError(f"snapshot of partition {snapshot.partition} was taken by other code: not used")
+    if checksum(snapshot.payload) != snapshot.checksum:
+        raise IntegrityError(f"snapshot of partition {snapshot.partition} at {snapshot.last_offset} is torn: not used")
+    stored = np.load(io.BytesIO(zstandard.decompress(snapshot.payload)), allow_pickle=False)
+    header = msgspec.msgpack.decode(stored["header"].tobytes(), type=_Header)
+    if (header.partition, header.last_offset) != (snapshot.partition, snapshot.last_offset):
+        raise IntegrityError(f"snapshot of partition {snapshot.partition} holds partition {header.partition}: not used")
+    state = PartitionState(
+        header.partition, header.log_time_ms, header.reference_version, header.policy_version,
+        {key: Held(**held) for key, held in header.held}, dict(header.apart),
+    )  # fmt: skip
+    engine.drop(header.partition)
+    engine.partitions[header.partition] = state
+    _take_in(engine, header, stored)
+    return state
+
+
+def _take_in(engine: Engine, header: _Header, stored: Any) -> None:
+    directory = engine.directory
+    connectors, texts = stored["connectors"], stored["texts"]
+    marks = stored["marks"].reshape(-1, MARKS)
+    sheets, shifts = _sheets(engine, header, connectors)
+    tokens = np.array([directory.token(uid) for uid in header.tokens] + [-1], np.int32)
+    at_period = 0
+    for at, name in enumerate(header.charge_points):
+        row = directory.row(header.partition, name, int(connectors["connector_id"][at]))
+        connector = directory.state.connectors[row]
+        for field in CONNECTOR_DTYPE.names or ():
+            if field not in _CHAINS:
+                connector[field] = connectors[field][at]
+        connector["token"] = tokens[connectors["token"][at]]
+        used = int(connectors["sheet"][at])
+        connector["sheet"] = sheets[used]
+        for field in ("flat", "flat_reserved", "flat_expired"):
+            connector[field] += shifts[used] if connector[field] >= 0 else 0
+        directory.transaction_ids[row] = texts[at]
+        directory.state.marks[row * MARKS : (row + 1) * MARKS] = marks[at]
+        connector["periods"] = 0
+        for _ in range(int(stored["lengths"][at])):
+            period = stored["periods"][at_period].copy()
+            for field in ("energy_component", "time_component"):
+                period[field] += shifts[used] if period[field] >= 0 else 0
+            directory.append_period(row, period)
+            at_period += 1
+
+
+def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int], list[int]]:
+    """This worker's number of each sheet, and how far its components lie from where they were; -1 comes last."""
+    starts = connectors["start_ms"][connectors["open"] == 1]
+    engine.sheets.cover(int(starts.min(initial=header.log_time_ms)), header.log_time_ms + 1)
+    numbers = [engine.sheets.sheet_named(key, zone) for key, zone in header.sheets]
+    book = engine.sheets.book if numbers else None
+    shifts = [
+        int(book.sheets[number, COMPONENTS_AT]) - first
+        for number, first in zip(numbers, header.first_components, strict=True)
+        if book is not None
+    ]
+    return [*numbers, -1], [*shifts, 0]
+
+
+def _periods(pool: Any, heads: Any) -> tuple[Any, Any]:
+    """The periods of each open session in order, and how many each has."""
+    found, lengths = [], []
+    for head in heads.tolist():
+        at, before = head, len(found)
+        while at > 0:
+            found.append(at)
+            at = int(pool["next"][at])
+        lengths.append(len(found) - before)
+    return pool[found], np.array(lengths, np.int64)
+
+
+def _renumbered(texts: list[str]) -> tuple[list[str], list[int]]:
+    """Words in use and the number of each text among them; "" is -1."""
+    words = sorted({text for text in texts if text})
+    number = {word: at for at, word in enumerate(words)}
+    return words, [number.get(text, -1) for text in texts]

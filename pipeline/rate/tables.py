@@ -1,0 +1,221 @@
+"""The rows of a batch as Arrow tables with the ledger's columns, and the totals that its markers promise.
+
+One function a table; nothing is decided here. Names travel as dictionaries, instants as timestamps in UTC.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.metering import kinds
+from pipeline.metering.columns import ABSENT_I64, KIND_TICK
+from pipeline.metering.output import Rows
+from pipeline.rate.batch import Batch, Place
+from pipeline.rate.directory import Directory
+from pipeline.rate.rows import RATED_DTYPE
+from pipeline.rate.sheets import Sheets
+from pipeline.store import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
+
+_UTC_MS: Final = pa.timestamp("ms", "UTC")
+_DIMENSIONS: Final = ("", "ENERGY", "TIME", "PARKING_TIME", "FLAT", "STEP", "MIN_PRICE", "MAX_PRICE", "ROUNDING")
+Claims = Mapping[int, int]  # partition → claim number
+
+
+def tables_of(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, claims: Claims) -> dict[str, pa.Table]:
+    """Every table of the batch, empty ones too."""
+    return {
+        READINGS: readings(batch, directory, log_id, claims),
+        RATED_USAGE: rated_usage(batch, directory, sheets, log_id, claims),
+        CDRS: _listed(batch.cdrs, _CDR_COLUMNS, log_id, claims),
+        ALERTS: _listed(batch.alerts, _ALERT_COLUMNS, log_id, claims),
+        QUARANTINE: _listed(batch.quarantine, _QUARANTINE_COLUMNS, log_id, claims),
+        DEAD_LETTERS: dead_letters(batch, log_id, claims),
+    }
+
+
+def readings(batch: Batch, directory: Directory, log_id: int, claims: Claims) -> pa.Table:
+    """reading_rows: every sample with what metering says of it."""
+    parts = []
+    for given in batch.metered:
+        data = given.samples["kind"] != KIND_TICK
+        all_data = bool(data.all())
+        samples = given.samples if all_data else given.samples[data]
+        facts = given.facts if all_data else given.facts[data]
+        texts = given.transaction_ids if all_data else given.transaction_ids[data]
+        versions = given.versions if all_data else given.versions[data]
+        parts.append((samples, facts, texts, versions))
+    samples = _concatenated([p[0] for p in parts])
+    facts = _concatenated([p[1] for p in parts])
+    texts = _concatenated([p[2] for p in parts])
+    versions = _concatenated([p[3] for p in parts])
+    return pa.table(
+        {
+            **_identity(facts["partition"], samples["offset"], samples["line"], log_id, claims),
+            **_connector(facts["row"], directory),
+            "session_key": pa.array(facts["session_key"]),
+            "transaction_id": pa.array(texts).cast(pa.binary()),
+            "time": _instants(samples["time_ms"]),
+            "received_at": _instants(samples["received_ms"]),
+            **{name: pa.array(samples[name]) for name in ("kind", "context", "state", "signed", "seq_no")},
+            **{name: _nullable(samples[name]) for name in ("register_mwh", "power_mw", "current_ma")},
+            "soc_permille": pa.array(samples["soc_permille"]),
+            "phases": pa.array(np.where(samples["phases_said"] > 0, samples["phases_live"], -1).astype(np.int16)),
+            "id_token": _dictionary(samples["token"], [*directory.tokens, ""]),
+            "flags": pa.array(samples["flags"]),
+            "reference_version": pa.array(versions.astype(np.uint32)),
+            "verdict": _words(facts["verdict"], kinds.VERDICTS),
+            "disposition": _words(facts["disposition"], kinds.DISPOSITIONS),
+            "energy_mwh": pa.array(facts["energy_mwh"]),
+        }
+    )
+
+
+def rated_usage(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, claims: Claims) -> pa.Table:
+    """rated_usage_rows: charging period × dimension, and the rows that settlement added."""
+    rated = np.concatenate(batch.rated) if batch.rated else np.zeros(0, RATED_DTYPE)
+    sources = sheets.builder.sources if len(rated) else []
+    currencies = sorted({source.tariff.currency for source in sources})
+    currency = np.array([currencies.index(source.tariff.currency) for source in sources], np.int32)
+    return pa.table(
+        {
+            **_identity(rated["partition"], rated["offset"], rated["line"], log_id, claims),
+            **_connector(rated["row"], directory),
+            "session_key": pa.array(rated["session_key"]),
+            "start": _instants(rated["start_ms"]),
+            "end": _instants(rated["end_ms"]),
+            "dimension": _words(rated["dimension"], _DIMENSIONS),
+            **{name: pa.array(rated[name]) for name in ("quantity", "cost", "price_e4")},
+            "currency": _dictionary(currency[rated["sheet"]] if len(rated) else rated["sheet"], currencies),
+            "tariff": _dictionary(rated["sheet"], [source.key for source in sources]),
+            **{name: pa.array(rated[name]) for name in ("element", "component", "state", "split", "flags")},
+        }
+    )
+
+
+def dead_letters(batch: Batch, log_id: int, claims: Claims) -> pa.Table:
+    """dead_letter_rows: records that can never be used, with their bytes."""
+    rows = batch.dead
+    return pa.table(
+        {
+            **_identity(
+                np.array([row.partition for row in rows], np.int32), np.array([row.offset for row in rows], np.int64),
+                np.zeros(len(rows), np.int64), log_id, claims,
+            ),
+            "record_time": _instants(np.array([row.record_ms for row in rows], np.int64)),
+            "reason": pa.array([row.reason for row in rows], pa.string()),
+            "detail": pa.array([row.detail for row in rows], pa.string()),
+            "record_key": pa.array([row.key for row in rows], pa.binary()),
+            "raw": pa.array([row.raw for row in rows], pa.binary()),
+        }
+    )  # fmt: skip
+
+
+_Columns = dict[str, tuple[pa.DataType, Callable[[Any], Any]]]
+
+_CDR_COLUMNS: Final[_Columns] = {
+    **{
+        name: (kind, lambda row, name=name: row.columns[name])
+        for name, kind in {
+            "cdr_id": pa.string(), "revision": pa.uint16(), "credit": pa.uint8(), "transaction_id": pa.string(),
+            "id_token": pa.string(), "location_id": pa.string(), "tariff": pa.string(), "currency": pa.string(),
+            "energy_mwh": pa.int64(), "charging_ms": pa.int64(), "parking_ms": pa.int64(), "held_mwh": pa.int64(),
+            "held_reason": pa.string(), "rated_cost": pa.int64(), "total_excl_e4": pa.int64(),
+            "total_incl_e4": pa.int64(), "readings": pa.uint32(), "signed": pa.int8(), "flags": pa.uint32(),
+            "document": pa.binary(),
+        }.items()
+    },
+    "start": (_UTC_MS, lambda row: row.columns["start_ms"]),
+    "end": (_UTC_MS, lambda row: row.columns["end_ms"]),
+    "settled_at": (_UTC_MS, lambda row: row.columns["settled_ms"]),
+}  # fmt: skip
+
+_ALERT_COLUMNS: Final[_Columns] = {
+    "alert_id": (pa.string(), lambda row: row.alert_id),
+    "kind": (pa.string(), lambda row: row.kind),
+    "severity": (pa.string(), lambda row: row.severity),
+    "action": (pa.string(), lambda row: row.action),
+    "time": (_UTC_MS, lambda row: row.time_ms),
+    "id_token": (pa.string(), lambda row: row.id_token),
+    "evidence": (pa.binary(), lambda row: msgspec.json.encode(row.evidence)),
+}
+
+_QUARANTINE_COLUMNS: Final[_Columns] = {
+    "action": (pa.string(), lambda row: row.action),
+    "reason": (pa.string(), lambda row: row.reason),
+    "held_mwh": (pa.int64(), lambda row: row.held_mwh),
+    "time": (_UTC_MS, lambda row: row.time_ms),
+    "actor": (pa.string(), lambda row: row.actor),
+    "note": (pa.string(), lambda row: row.note),
+    "raw": (pa.binary(), lambda row: row.raw),
+}
+
+
+def _listed(rows: Sequence[Any], columns: _Columns, log_id: int, claims: Claims) -> pa.Table:
+    """A table of rows that are few: each has a place and values of its own."""
+    places: list[Place] = [row.place for row in rows]
+    return pa.table(
+        {
+            **_identity(
+                np.array([p.partition for p in places], np.int32), np.array([p.offset for p in places], np.int64),
+                np.array([p.line for p in places], np.uint64), log_id, claims,
+            ),
+            "charge_point_id": pa.array([p.charge_point_id for p in places], pa.string()),
+            "connector_id": pa.array([p.connector_id for p in places], pa.uint16()),
+            "session_key": pa.array([p.session_key for p in places], pa.uint64()),
+            **{name: pa.array([value(row) for row in rows], kind) for name, (kind, value) in columns.items()},
+        }
+    )  # fmt: skip
+
+
+def _identity(
+    partitions: npt.NDArray[np.integer], offsets: npt.NDArray[np.integer], lines: npt.NDArray[np.integer], log_id: int,
+    claims: Claims,
+) -> dict[str, pa.Array]:  # fmt: skip
+    numbers = np.zeros(max(claims, default=0) + 1, np.uint32)
+    for partition, claim in claims.items():
+        numbers[partition] = claim
+    return {
+        "log_id": pa.array(np.full(len(partitions), log_id, np.uint64)),
+        "partition": pa.array(partitions.astype(np.uint16)),
+        "offset": pa.array(offsets.astype(np.uint64)),
+        "line": pa.array(lines.astype(np.uint64)),
+        "claim": pa.array(numbers[partitions]),
+    }
+
+
+def _connector(rows: npt.NDArray[np.integer], directory: Directory) -> dict[str, pa.Array]:
+    connector_ids = directory.state.connectors["connector_id"][rows] if len(rows) else np.zeros(0)
+    return {
+        "charge_point_id": _dictionary(rows, directory.charge_points),
+        "connector_id": pa.array(connector_ids.astype(np.uint16)),
+    }
+
+
+def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> pa.Array:
+    """Words by number; -1 is the last word. Only words in use are sent."""
+    if not len(indices):
+        return pa.array([], pa.dictionary(pa.int32(), pa.string()))
+    used, numbers = np.unique(np.where(indices < 0, len(words) - 1, indices), return_inverse=True)
+    places: dict[str, int] = {}  # several connectors share a charge point, and a word stands once in a dictionary
+    place = np.array([places.setdefault(words[at], len(places)) for at in used.tolist()], np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(place[numbers]), pa.array(list(places), pa.string()))
+
+
+def _words(codes: npt.NDArray[np.integer], words: Sequence[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(list(words), pa.string()))
+
+
+def _instants(instants_ms: npt.NDArray[np.integer]) -> pa.Array:
+    return pa.array(instants_ms.astype(np.int64)).cast(_UTC_MS)
+
+
+def _nullable(values: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.array(values, mask=values == ABSENT_I64)
+
+
+def _concatenated(parts: Sequence[Rows]) -> Rows:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
