@@ -33,6 +33,7 @@ class Stretches(NamedTuple):
     offset_ms: I64
 
 
+@lru_cache(maxsize=1024)
 def zone_named(name: str) -> ZoneInfo:
     """The IANA zone; SheetError where it is not known."""
     try:

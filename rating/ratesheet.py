@@ -15,9 +15,10 @@ Sheets that share zone and windows share a calendar, so thousands of tariff vers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from rating import localtime, money
 from rating.columns import FREE, I32, I64
@@ -145,21 +146,60 @@ class SheetSource:
     zone: str
 
 
-@dataclass(slots=True)
 class _Calendar:
-    """Flips of one zone and one list of windows, and which windows hold in each pattern."""
+    """Flips of one zone and one list of windows over a horizon that widens at its ends."""
 
-    zone: str
-    windows: tuple[Window, ...]
-    patterns: list[tuple[bool, ...]]
-    instants: I64
-    pattern: I32
+    def __init__(self, zone: str, windows: tuple[Window, ...], policy: Policy) -> None:
+        self.zone, self.windows = zone, windows
+        self.patterns: list[tuple[bool, ...]] = [] if windows else [()]
+        self.instants = np.array([] if windows else [-FOREVER], np.int64)
+        self.pattern = np.zeros(len(self.instants), np.int32)
+        self._equal_is_day = policy.equal_times == "whole-day"
+        self._numbers: dict[tuple[bool, ...], int] = {}
+
+    def widen(self, from_ms: int, until_ms: int, *, before: bool = False) -> None:
+        """Add the flips of [from_ms, until_ms), which touches what is known at its end, or its start."""
+        if not self.windows or from_ms >= until_ms:
+            return
+        new = self._flips(from_ms, until_ms)
+        known = (self.instants, self.pattern)
+        (instants, pattern), (later, of_later) = (new, known) if before else (known, new)
+        if len(pattern) and len(of_later) and pattern[-1] == of_later[0]:
+            later, of_later = later[1:], of_later[1:]  # nothing flips where the two meet
+        self.instants, self.pattern = np.concatenate([instants, later]), np.concatenate([pattern, of_later])
+
+    def _flips(self, from_ms: int, until_ms: int) -> tuple[I64, I32]:
+        instants, holds = localtime.flips(self.zone, self.windows, from_ms, until_ms, equal_is_day=self._equal_is_day)
+        numbers = [self._numbers.setdefault(tuple(row), len(self._numbers)) for row in holds.tolist()]
+        self.patterns = list(self._numbers)
+        return instants, np.array(numbers, np.int32)
+
+
+class _Rows:
+    """Rows that are only ever appended; as one array when a book is taken."""
+
+    def __init__(self, columns: int, dtype: type[np.int64] | type[np.int32]) -> None:
+        self._columns, self._dtype, self.count = columns, dtype, 0
+        self._chunks: list[npt.NDArray[Any]] = [np.empty((0, columns), dtype)]
+
+    def append(self, rows: Sequence[Sequence[int]]) -> int:
+        """Append and tell the number of the first."""
+        first = self.count
+        if rows:
+            self._chunks.append(np.array(rows, self._dtype).reshape(len(rows), self._columns))
+            self.count += len(rows)
+        return first
+
+    def array(self) -> npt.NDArray[Any]:
+        """All rows so far; never written again."""
+        self._chunks = [np.concatenate(self._chunks)]
+        return self._chunks[0]
 
 
 class BookBuilder:
     """Compiles tariffs for zones over one horizon [from_ms, until_ms); grows, and gives books.
 
-    Not a kernel's business, so plain Python: about 0.1 ms a sheet whose calendar is known.
+    Not for several threads at once; the books that it gave may be read while it works.
     """
 
     def __init__(self, from_ms: int, until_ms: int, policy: Policy = DEFAULT) -> None:
@@ -171,6 +211,10 @@ class BookBuilder:
         self._sheet_of: dict[tuple[str, str], int] = {}
         self._calendars: dict[tuple[str, tuple[Window, ...]], _Calendar] = {}
         self._compiled: list[_Compiled] = []
+        self._sheets: list[list[int]] = []
+        self._patterns, self._candidates = _Rows(SLOTS + 1, np.int32), _Rows(2, np.int32)
+        self._limits, self._thresholds = _Rows(LIMIT_COLUMNS, np.int64), _Rows(1, np.int64)
+        self._components, self._rates = _Rows(COMPONENT_COLUMNS, np.int64), _Rows(RATE_COLUMNS, np.int64)
 
     def add(self, tariff: Tariff, key: str, zone: str) -> int:
         """The sheet of this tariff version in this zone; compiled once, the same int ever after."""
@@ -178,91 +222,142 @@ class BookBuilder:
         if known is not None:
             return known
         windows = tuple(dict.fromkeys(element.window for element in tariff.elements if not element.window.always))
-        calendar = self._calendar(zone, windows)
-        self._compiled.append(_Compiled(tariff, calendar, self.policy))
+        compiled = _Compiled(tariff, self._calendar(zone, windows), self.policy)
+        sheet = self._sheet_of[key, zone] = len(self._sheets)
         self.sources.append(SheetSource(key, tariff, zone))
-        sheet = self._sheet_of[key, zone] = len(self._compiled) - 1
+        self._compiled.append(compiled)
+        self._sheets.append(self._row(compiled, sheet))
         return sheet
 
     def extend(self, from_ms: int, until_ms: int) -> None:
-        """Widen the horizon (never narrows it); sheets keep their numbers, `book()` gives the wider book."""
-        from_ms, until_ms = min(from_ms, self.from_ms), max(until_ms, self.until_ms)
-        if (from_ms, until_ms) == (self.from_ms, self.until_ms):
-            return
-        self.from_ms, self.until_ms = from_ms, until_ms
+        """Widen the horizon (never narrows it); sheets keep their numbers, `book()` gives the wider book.
+
+        Costs about what the added time costs; books given before stay as they are.
+        """
         for calendar in self._calendars.values():
-            self._fill(calendar)
+            calendar.widen(from_ms, self.from_ms, before=True)
+            calendar.widen(self.until_ms, until_ms)
+        self.from_ms, self.until_ms = min(from_ms, self.from_ms), max(until_ms, self.until_ms)
+        for compiled, row in zip(self._compiled, self._sheets, strict=True):
+            if compiled.patterns_written < len(compiled.calendar.patterns):
+                row[PATTERNS_AT] = self._write_patterns(compiled)
 
     def book(self) -> Book:
         """The book of all sheets so far, over the horizon so far."""
-        return _assemble(self._compiled, list(self._calendars.values()), self.from_ms, self.until_ms)
+        calendars = list(self._calendars.values())
+        lengths = np.array([0, *(len(calendar.instants) for calendar in calendars)], np.int64)
+        starts = dict(zip(map(id, calendars), np.cumsum(lengths).tolist(), strict=False))
+        sheets = np.array(self._sheets, np.int64).reshape(-1, SHEET_COLUMNS)
+        sheets[:, FLIPS_AT] = [starts[id(one.calendar)] for one in self._compiled]
+        sheets[:, FLIPS_END] = sheets[:, FLIPS_AT] + [len(one.calendar.instants) for one in self._compiled]
+        local = np.array([bool(one.calendar.windows) for one in self._compiled], np.bool_)
+        sheets[:, FROM_MS] = np.where(local, self.from_ms, -FOREVER)
+        sheets[:, UNTIL_MS] = np.where(local, self.until_ms, FOREVER)
+        return Book(
+            sheets=sheets,
+            flips=np.concatenate([np.empty(0, np.int64), *(calendar.instants for calendar in calendars)]),
+            flip_pattern=np.concatenate([np.empty(0, np.int32), *(calendar.pattern for calendar in calendars)]),
+            patterns=self._patterns.array(),
+            candidates=self._candidates.array(),
+            limits=self._limits.array(),
+            thresholds=self._thresholds.array().ravel(),
+            components=self._components.array(),
+            rates=self._rates.array(),
+        )
 
     def _calendar(self, zone: str, windows: tuple[Window, ...]) -> _Calendar:
         localtime.zone_named(zone)
         place = (zone if windows else "", windows)
         if place not in self._calendars:
-            self._calendars[place] = _Calendar(zone, windows, [], np.empty(0, np.int64), np.empty(0, np.int32))
-            self._fill(self._calendars[place])
+            self._calendars[place] = _Calendar(zone, windows, self.policy)
+            self._calendars[place].widen(self.from_ms, self.until_ms)
         return self._calendars[place]
 
-    def _fill(self, calendar: _Calendar) -> None:
-        if not calendar.windows:
-            calendar.instants, calendar.pattern = np.array([-FOREVER], np.int64), np.zeros(1, np.int32)
-            calendar.patterns = [()]
-            return
-        equal_is_day = self.policy.equal_times == "whole-day"
-        instants, holds = localtime.flips(
-            calendar.zone, calendar.windows, self.from_ms, self.until_ms, equal_is_day=equal_is_day
+    def _row(self, compiled: "_Compiled", sheet: int) -> list[int]:
+        """Write a sheet's own tables and give its row, but for flips and horizon, which `book` fills in."""
+        row = list(compiled.row)
+        row[RATES_AT] = self._rates.append(compiled.rate_rows())
+        row[RATES_END] = self._rates.count
+        rate_of = {vat: row[RATES_AT] + index for index, vat in enumerate(compiled.vats)}
+        row[COMPONENTS_AT] = self._components.append(
+            [_component_row(place, sheet, rate_of[place[2].vat_e4]) for place in compiled.order]
         )
-        known = {pattern: index for index, pattern in enumerate(calendar.patterns)}
-        rows, inverse = np.unique(holds, axis=0, return_inverse=True)
-        numbers = np.array([known.setdefault(tuple(row), len(known)) for row in rows.tolist()], np.int32)
-        calendar.patterns = list(known)
-        calendar.instants, calendar.pattern = instants, numbers[inverse.ravel()]
+        row[COMPONENTS_END] = self._components.count
+        compiled.components_at = row[COMPONENTS_AT]
+        compiled.limits_at = self._limits.append([_limits_row(limit) for limit in compiled.limits])
+        row[KWH_AT] = self._thresholds.append([[one] for one in sorted(compiled.kwh)])
+        row[KWH_END] = row[DURATION_AT] = self._thresholds.append([[one] for one in sorted(compiled.durations)])
+        row[DURATION_END] = self._thresholds.count
+        row[PATTERNS_AT] = self._write_patterns(compiled)
+        return row
+
+    def _write_patterns(self, compiled: "_Compiled") -> int:
+        """Write the candidates of every pattern of the sheet's calendar; the number of the first."""
+        rows = []
+        candidates: list[tuple[int, int]] = []
+        for pattern in compiled.calendar.patterns:
+            places = [self._candidates.count + len(candidates)]
+            for slot in compiled.slots(pattern):
+                candidates.extend(compiled.placed(*candidate) for candidate in slot)
+                places.append(self._candidates.count + len(candidates))
+            rows.append(places)
+        self._candidates.append(candidates)
+        compiled.patterns_written = len(rows)
+        return self._patterns.append(rows)
 
 
 class _Compiled:
-    """One tariff's tables with local indices; `_assemble` shifts them into the book."""
+    """One tariff's tables with local indices, and where they lie in the book."""
 
     def __init__(self, tariff: Tariff, calendar: _Calendar, policy: Policy) -> None:
         self.tariff, self.calendar = tariff, calendar
+        self.components_at = self.limits_at = self.patterns_written = 0
         self.order = [
             (e, c, component)
             for e, element in enumerate(tariff.elements)
             for c, component in enumerate(element.components)
         ]
-        self.number = {(e, c): index for index, (e, c, _) in enumerate(self.order)}
+        # A duplicate component of one dimension in an element: the first counts (README).
+        self.first = {(e, one.dimension): index for index, (e, _, one) in reversed(list(enumerate(self.order)))}
         self.limits = list(dict.fromkeys(e.limits for e in tariff.elements if e.limits != NO_LIMITS))
         self.vats = list(dict.fromkeys(component.vat_e4 for _, _, component in self.order))
-        self.kwh = _thresholds(e.limits.min_mwh for e in tariff.elements) | _thresholds(
-            e.limits.max_mwh for e in tariff.elements
-        )
-        self.durations = _thresholds(e.limits.min_duration_ms for e in tariff.elements) | _thresholds(
-            e.limits.max_duration_ms for e in tariff.elements
+        limits = [element.limits for element in tariff.elements]
+        self.kwh = _thresholds(one.min_mwh for one in limits) | _thresholds(one.max_mwh for one in limits)
+        self.durations = _thresholds(one.min_duration_ms for one in limits) | _thresholds(
+            one.max_duration_ms for one in limits
         )
         self.denominator, self.factors = _tax_factors(tariff, self.vats)
         self.row = _sheet_row(tariff, policy, self.denominator)
-        self._candidates: dict[tuple[bool, ...], list[list[tuple[int, int]]]] = {}
+
+    def rate_rows(self) -> list[list[int]]:
+        """Rows of Book.rates, one a VAT percentage."""
+        return [
+            [excl, incl, NO_VAT if vat is None else vat]
+            for vat, (excl, incl) in zip(self.vats, self.factors, strict=True)
+        ]
+
+    def placed(self, component: int, limits: int) -> tuple[int, int]:
+        """A candidate with its places in the book."""
+        return (
+            component if component == FREE else component + self.components_at,
+            limits if limits == NO_LIMIT else limits + self.limits_at,
+        )
 
     def slots(self, pattern: tuple[bool, ...]) -> list[list[tuple[int, int]]]:
         """Per slot the candidates (component, row of limits) while exactly these windows hold."""
-        if pattern not in self._candidates:
-            holding = {w for w, holds in zip(self.calendar.windows, pattern, strict=True) if holds}
-            live = [
-                (index, element)
-                for index, element in enumerate(self.tariff.elements)
-                if element.window == ALWAYS or element.window in holding
-            ]
-            self._candidates[pattern] = [
-                [one for kind in kinds for one in self._slot(live, dimension, kind)] for dimension, kinds in _ASKED
-            ]
-        return self._candidates[pattern]
+        holding = {window for window, holds in zip(self.calendar.windows, pattern, strict=True) if holds}
+        live = [
+            (index, element)
+            for index, element in enumerate(self.tariff.elements)
+            if element.window == ALWAYS or element.window in holding
+        ]
+        return [[one for kind in kinds for one in self._slot(live, dimension, kind)] for dimension, kinds in _ASKED]
 
     def _slot(self, live: Sequence[tuple[int, Element]], dimension: int, kind: int) -> list[tuple[int, int]]:
         """ "The first Tariff Element with a Price Component for that dimension with matching Tariff Restrictions"."""
         found = []
         for index, element in live:
-            component = self._first_component(index, element, dimension)
+            component = self.first.get((index, dimension), FREE)
             if element.reservation != kind or (component == FREE and not self.tariff.whole_element):
                 continue
             always = element.limits == NO_LIMITS
@@ -270,11 +365,6 @@ class _Compiled:
             if always:
                 break
         return found
-
-    def _first_component(self, index: int, element: Element, dimension: int) -> int:
-        """A duplicate component of one dimension in an element: the first counts (policy, README)."""
-        numbers = (self.number[index, c] for c, one in enumerate(element.components) if one.dimension == dimension)
-        return next(numbers, FREE)
 
 
 def _thresholds(values: Iterable[int | None]) -> set[int]:
@@ -350,61 +440,3 @@ def _component_row(place: tuple[int, int, PriceComponent], sheet: int, rate: int
     vat = NO_VAT if component.vat_e4 is None else component.vat_e4
     step = 0 if component.dimension == FLAT else component.step_size * 1000  # Wh and s alike
     return [component.price_e4, component.dimension, step, rate, element, index, vat, sheet]
-
-
-def _wide(rows: Sequence[Sequence[int]], columns: int) -> I64:
-    return np.array(rows, np.int64).reshape(len(rows), columns)
-
-
-def _narrow(rows: Sequence[Sequence[int]], columns: int) -> I32:
-    return np.array(rows, np.int32).reshape(len(rows), columns)
-
-
-def _assemble(compiled: Sequence[_Compiled], calendars: Sequence[_Calendar], from_ms: int, until_ms: int) -> Book:
-    """Concatenate: calendars first, then each sheet's own tables with their places shifted."""
-    starts = dict(zip(map(id, calendars), np.cumsum([0, *(len(c.instants) for c in calendars)]).tolist(), strict=False))
-    sheets: list[list[int]] = []
-    patterns: list[list[int]] = []
-    candidates: list[tuple[int, int]] = []
-    limits: list[list[int]] = []
-    thresholds: list[int] = []
-    components: list[list[int]] = []
-    rates: list[list[int]] = []
-    for sheet, one in enumerate(compiled):
-        row = list(one.row)
-        start = starts[id(one.calendar)]
-        row[FLIPS_AT], row[FLIPS_END] = start, start + len(one.calendar.instants)
-        row[FROM_MS], row[UNTIL_MS] = (from_ms, until_ms) if one.calendar.windows else (-FOREVER, FOREVER)
-        row[PATTERNS_AT] = len(patterns)
-        row[KWH_AT], row[KWH_END] = len(thresholds), len(thresholds) + len(one.kwh)
-        row[DURATION_AT], row[DURATION_END] = row[KWH_END], row[KWH_END] + len(one.durations)
-        row[RATES_AT], row[RATES_END] = len(rates), len(rates) + len(one.vats)
-        row[COMPONENTS_AT], row[COMPONENTS_END] = len(components), len(components) + len(one.order)
-        for pattern in one.calendar.patterns:
-            places = [len(candidates)]
-            for slot in one.slots(pattern):
-                candidates.extend(
-                    (c if c == FREE else c + len(components), d if d == NO_LIMIT else d + len(limits)) for c, d in slot
-                )
-                places.append(len(candidates))
-            patterns.append(places)
-        rate_of = {vat: len(rates) + index for index, vat in enumerate(one.vats)}
-        components.extend(_component_row(place, sheet, rate_of[place[2].vat_e4]) for place in one.order)
-        rates.extend(
-            [excl, incl, NO_VAT if vat is None else vat]
-            for vat, (excl, incl) in zip(one.vats, one.factors, strict=True)
-        )
-        limits.extend(_limits_row(limit) for limit in one.limits)
-        thresholds.extend([*sorted(one.kwh), *sorted(one.durations)])
-        sheets.append(row)
-    return Book(
-        sheets=_wide(sheets, SHEET_COLUMNS),
-        flips=np.concatenate([np.empty(0, np.int64), *(c.instants for c in calendars)]),
-        flip_pattern=np.concatenate([np.empty(0, np.int32), *(c.pattern for c in calendars)]),
-        patterns=_narrow(patterns, SLOTS + 1),
-        candidates=_narrow(candidates, 2),
-        limits=_wide(limits, LIMIT_COLUMNS),
-        thresholds=np.array(thresholds, np.int64),
-        components=_wide(components, COMPONENT_COLUMNS),
-        rates=_wide(rates, RATE_COLUMNS),
-    )
