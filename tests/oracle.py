@@ -185,6 +185,8 @@ class Tariff:
             for index, limits in enumerate(self.restrictions)
             if any(name in limits for name in CLOCK_RESTRICTIONS)
         ]
+        self.energies = self._thresholds("min_kwh", "max_kwh")
+        self.durations = self._thresholds("min_duration", "max_duration")
         self._clock_days: dict[int, tuple[list[tuple[bool, ...]], list[int]]] = {}
 
     def component(self, which: Component) -> Mapping[str, Any]:
@@ -225,7 +227,7 @@ class Tariff:
         if index in self.clocked and not self.clock_pattern(moment.instant_ms)[self.clocked.index(index)]:
             return False
         limits = self.limits[index]
-        return (
+        return not limits or (
             within(moment.energy_mwh, limits.get("min_kwh"), limits.get("max_kwh"))
             and within(moment.duration_ms, limits.get("min_duration"), limits.get("max_duration"))
             and within(moment.mark.current_ma, limits.get("min_current"), limits.get("max_current"))
@@ -261,7 +263,7 @@ class Tariff:
         replaced = self.select("TIME", moment, "RESERVATION_EXPIRES") if expired else None
         return replaced if replaced is not None else self.select("TIME", moment, "RESERVATION")
 
-    def thresholds(self, *names: str) -> list[int]:
+    def _thresholds(self, *names: str) -> list[int]:
         """The limits of these restrictions in the whole tariff, ascending."""
         return sorted({limits[name] for limits in self.limits for name in names if name in limits})
 
@@ -305,7 +307,7 @@ def rate_interval(tariff: Tariff, session: Session, interval: Interval, energy_b
         return _split_by_energy(tariff, session, marks[0], (start, energy_before_mwh), (end, after_mwh), None)
     curve = Curve(interval, charging, energy_before_mwh)
     cuts = {*edges, *tariff.clock_changes(start, end)}
-    cuts.update(session.start_ms + limit for limit in tariff.thresholds("min_duration", "max_duration"))
+    cuts.update(session.start_ms + limit for limit in tariff.durations)
     pieces: list[Piece] = []
     for since, until in pairwise(sorted(cut for cut in cuts if start <= cut <= end)):
         mark = [mark for mark in marks if mark.start_ms <= since][-1]
@@ -325,7 +327,7 @@ def _split_by_energy(
     (since, at_mwh), (until, end_mwh) = left, right
     slice_start = since
     pieces: list[Piece] = []
-    for threshold in tariff.thresholds("min_kwh", "max_kwh"):
+    for threshold in tariff.energies:
         if not at_mwh < threshold <= end_mwh:
             continue
         reached = until
