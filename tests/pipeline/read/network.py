@@ -140,4 +140,3 @@ def tick(settings: Settings, minute: int) -> None:
 def rate(settings: Settings, drain_s: float = 0.5) -> None:
     """Run a worker until the log is used up."""
     Worker(settings, Admin(settings)).run(drain_s=drain_s)
-
