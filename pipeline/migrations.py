@@ -111,7 +111,7 @@ def _applied(store: Store) -> dict[int, tuple[str, str]]:
     )
     if not exists:
         return {}
-    rows = store.rows(f"SELECT number, name, checksum FROM {TABLE} FINAL ORDER BY number")  # noqa: S608 (a constant)
+    rows = store.rows(f"SELECT number, name, checksum FROM {TABLE} FINAL ORDER BY number")
     return {row["number"]: (row["name"], row["checksum"]) for row in rows}
 
 

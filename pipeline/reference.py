@@ -354,7 +354,7 @@ def _changes(store: Store, after: int, until: int) -> Iterator[Change]:
         "AND version <= {until:UInt64} AND position(body, '\"tariff_id\"') > 0))"
     )
     found = store.arrow(
-        "SELECT max(version) AS last_version, kind, id, argMax(deleted, version) AS last_deleted, "  # noqa: S608
+        "SELECT max(version) AS last_version, kind, id, argMax(deleted, version) AS last_deleted, "
         "argMax(body, version) AS last_body FROM reference_rows "
         f"WHERE version > {{after:UInt64}} AND version <= {{until:UInt64}} AND kind != 'publication' {own} "
         "GROUP BY kind, id ORDER BY kind, id",

@@ -300,7 +300,7 @@ class Ledger:
         """The newest snapshot at or before offset `not_beyond`, older by `skip`; None when none is left."""
         names = [f.name for f in fields(Snapshot) if f.name != "taken_at"]
         sql = (
-            f"SELECT {', '.join(names)}, toUnixTimestamp64Milli(taken_at) AS taken_ms FROM snapshot_rows "  # noqa: S608
+            f"SELECT {', '.join(names)}, toUnixTimestamp64Milli(taken_at) AS taken_ms FROM snapshot_rows "
             "WHERE log_id = {log:UInt64} AND partition = {partition:UInt16} AND last_offset <= {last:UInt64} "
             "ORDER BY last_offset DESC, claim DESC LIMIT 1 OFFSET {skip:UInt32}"
         )
@@ -373,7 +373,7 @@ def _sums_query(table: str, spans: Sequence[Span]) -> str:
         for s in spans
     )
     return (
-        f"SELECT '{table}' AS name, partition, count() AS rows, {check} AS check_sum FROM {table} FINAL "  # noqa: S608
+        f"SELECT '{table}' AS name, partition, count() AS rows, {check} AS check_sum FROM {table} FINAL "
         f"WHERE log_id = {{log:UInt64}} AND offset BETWEEN {min(s.first_offset for s in spans):d} "
         f"AND {max(s.last_offset for s in spans):d} AND ({ranges}) GROUP BY partition"
     )
