@@ -15,7 +15,7 @@ from pipeline.metering.columns import SIGNED_FORGED, SIGNED_UNVERIFIABLE, SIGNED
 from pipeline.rate.rows import PARKING_TIME, TIME
 from pipeline.read.bill import Bill, bill, merged, standing, the_tariff
 from pipeline.read.places import Place, place_of
-from pipeline.read.session_rows import HELD, OPEN, CdrLine, HoldRow, ReadingRow, SessionRows
+from pipeline.read.session_rows import HELD, OPEN, CdrLine, HoldRow, RatedRow, ReadingRow, SessionRows
 from pipeline.reference import tariff_of_history
 from rating import explain, money, words
 from rating.cdr import CREDIT_SUFFIX, timestamp
@@ -71,9 +71,15 @@ def _priced(store: Store, session: SessionRows, place: Place, with_readings: boo
     totals = _totals(made, cdr)
     told = explain.explain(lines, SheetSource(key, tariff, place.zone), totals, readings, _held_back(session))
     told["energy_kwh"] = words.amount(made.energy_mwh, _MWH_PER_KWH)
-    told["cost_so_far"] = f"{money.cost_decimal(made.cost):f}" if session.state == OPEN else None
+    told["cost_so_far"] = _so_far(rows, tariff.currency) if session.state == OPEN else None
     told["differs"] = made.differs
     return told
+
+
+def _so_far(rows: Sequence[RatedRow], currency: str) -> str:
+    """What is rated by now, in 4 decimals at most: no step, limit or rounding, which come at settlement."""
+    cost = money.round_half_away(sum(row.cost for row in rows), money.COST_PER_E4)
+    return money.shown(cost // money.COST_PER_E4, money.minor_decimals(currency))
 
 
 def _totals(made: Bill, cdr: CdrLine | None) -> explain.Totals:
@@ -197,10 +203,11 @@ def _header_text(told: dict[str, Any], zone: ZoneInfo) -> list[str]:
     location, charge_point = session["location"], session["charge_point_id"]
     start, end = _local(session["start"], zone), _local(session["end"], zone)
     where = ", ".join(part for part in (location["name"], location["address"], location["city"]) if part)
-    so_far = bill_told["cost_so_far"] if bill_told else "0"
+    so_far = f"{bill_told['cost_so_far']} {bill_told['tariff']['currency']}" if bill_told else "nothing rated"
+    held = told["held"] or {"energy_kwh": "0", "because": ""}
     states = {
         OPEN: f"open, {so_far} so far; the bill below is as if it ended now",
-        HELD: "held back from billing until a person or a later reading decides",
+        HELD: f"held until a person or a later reading decides: {held['energy_kwh']} kWh, {held['because']}",
     }
     length = words.duration(session["duration_s"] * 1000)
     pairs = (

@@ -7,7 +7,7 @@ The register balance of a settled session, to the last mWh:
 
     last - first register = billed energy + held energy
 
-over the registers that metering counted. Sessions whose registers are declared not to be one rising line are not
+over the registers that metering counted, up to the session's end. Sessions whose registers are declared not to be one rising line are not
 compared: resets, rollovers, session-relative samples, interval measurands, and late glitches. A session whose first
 register was a 0 that is no baseline begins at its first register above 0. A suspect register counts where the reading
 after it, or a person, confirmed it.
@@ -158,26 +158,24 @@ def _held_once(store: Store, scope: Scope) -> Check:
 
 def _balance(store: Store, scope: Scope) -> Check:
     """Last - first register = billed + held, to the mWh; see above for what is not compared."""
-    counted = "isNotNull(register_mwh) AND (verdict IN ('first', 'good', 'late', 'gap') OR (verdict = 'suspect' AND "
-    counted += "disposition = 'held'))"
-    suspect = f"(isNotNull(register_mwh) AND verdict = 'suspect' AND disposition != 'outside') OR ({counted})"
+    believed = "v.verdict IN ('first', 'good', 'gap') OR (v.verdict = 'late' AND v.time <= c.until)"
+    counted = f"({believed} OR (v.verdict = 'suspect' AND v.disposition = 'held'))"
+    either = f"({counted} OR (v.verdict = 'suspect' AND v.disposition != 'outside' AND v.time <= c.until))"
     grouped = (
-        "SELECT log_id, session_key, any(cp) AS charge_point, sum(net) AS standing, max(f) AS flags, "
-        "sum(mwh) AS billed, sum(held) AS held_back, min(lo) AS first, min(lo_above) AS first_above, max(hi) AS last, "
-        "max(hi_all) AS last_all, max(intervals) AS by_interval, max(was_late) AS late, sum(n) AS registers FROM ("
-        f"SELECT log_id, session_key, charge_point_id AS cp, {_SIGN} AS net, toUInt32(if(credit, 0, v.flags)) AS f, "
-        "energy_mwh AS mwh, held_mwh AS held, 9223372036854775807 AS lo, 9223372036854775807 AS lo_above, "
-        "-9223372036854775808 AS hi, -9223372036854775808 AS hi_all, 0 AS intervals, 0 AS was_late, 0 AS n "
-        f"FROM cdrs AS v WHERE {_sessions_in(scope)} UNION ALL "
-        f"SELECT log_id, session_key, charge_point_id, 0, 0, 0, 0, if({counted}, ifNull(register_mwh, 0), "
-        f"9223372036854775807), if(({counted}) AND register_mwh > 0, ifNull(register_mwh, 0), 9223372036854775807), "
-        f"if({counted}, ifNull(register_mwh, 0), -9223372036854775808), if({suspect}, ifNull(register_mwh, 0), "
-        f"-9223372036854775808), bitAnd(v.flags, {FLAG_INTERVAL_MEASURAND}) != 0, verdict = 'late', {counted} "
-        f"FROM readings AS v WHERE session_key != 0 AND {_sessions_in(scope)}) "
-        "GROUP BY log_id, session_key HAVING standing = 1"
+        "SELECT log_id, session_key, any(v.charge_point_id) AS charge_point, any(c.standing) AS net, "
+        "any(c.f) AS flags, any(c.mwh) AS billed, any(c.held) AS held_back, "
+        f"minIf(v.register_mwh, {counted}) AS first, minIf(v.register_mwh, {counted} AND v.register_mwh > 0) AS "
+        f"first_above, maxIf(v.register_mwh, {counted}) AS last, maxIf(v.register_mwh, {either}) AS last_all, "
+        f"max(bitAnd(v.flags, {FLAG_INTERVAL_MEASURAND})) AS by_interval, max(v.verdict = 'late') AS late, "
+        f"countIf({counted}) AS registers FROM "
+        f"(SELECT * FROM readings WHERE session_key != 0 AND isNotNull(register_mwh) AND {_sessions_in(scope)}) AS v "
+        f"INNER JOIN (SELECT log_id, session_key, sum({_SIGN}) AS standing, argMax(r.flags, revision) AS f, "
+        "sum(r.energy_mwh) AS mwh, sum(r.held_mwh) AS held, argMax(r.end, revision) AS until FROM cdrs AS r "
+        f"WHERE {_sessions_in(scope)} GROUP BY log_id, session_key HAVING standing = 1) AS c "
+        "USING (log_id, session_key) GROUP BY log_id, session_key"
     )
     declared = (
-        f"bitAnd(flags, {_DECLARED}) != 0 OR by_interval OR registers = 0 "
+        f"bitAnd(flags, {_DECLARED}) != 0 OR by_interval != 0 OR registers = 0 "
         f"OR (late AND bitAnd(flags, {kinds.SESSION_GLITCH}) != 0)"
     )
     begun = f"if(bitAnd(flags, {kinds.SESSION_ZERO_BASELINE}) != 0, first_above, first)"
