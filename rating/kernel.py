@@ -160,21 +160,83 @@ def check_bounds(book: Book, sheet: int, start_ms: int, end_ms: int, energy_befo
 
 
 @inlined
+def _next_mark(marks: Marks, mark: int, last: int, now: int) -> int:
+    """The last mark at or before now."""
+    while mark + 1 < last and marks.start_ms[mark + 1] <= now:
+        mark += 1
+    return mark
+
+
+@inlined
+def _next_threshold(book: Book, at: int, end: int, reached: int) -> int:
+    """The first of the thresholds [at, end) that is not reached yet."""
+    while at < end and book.thresholds[at] <= reached:
+        at += 1
+    return at
+
+
+@inlined
+def _components(
+    book: Book, sheet: int, flip: int, marks: Marks, mark: int, so_far_mwh: int, lasted_ms: int
+) -> tuple[int, int, int]:
+    """What prices energy and time now, and what could not be checked (MISSING_* bits)."""
+    energy_slot, time_slot = _slots(marks.state[mark])
+    pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[flip]
+    current, power = marks.current_ma[mark], marks.power_mw[mark]
+    if energy_slot < 0:  # a reservation: no energy, and its time is not the session's
+        component, missing = _select(book, pattern, time_slot, 0, current, power, 0)
+        return FREE, component, missing
+    energy, missing = _select(book, pattern, energy_slot, so_far_mwh, current, power, lasted_ms)
+    time, more = _select(book, pattern, time_slot, so_far_mwh, current, power, lasted_ms)
+    return energy, time, missing | more
+
+
+@inlined
+def _until(
+    book: Book, marks: Marks, mark: int, last_mark: int, flip: int, last_flip: int, lasts_until: int, end_ms: int
+) -> tuple[int, int]:
+    """Until when that holds: the next mark, flip or duration threshold, or the end; and why."""
+    until, reason = end_ms, SPLIT_READING
+    if mark + 1 < last_mark and marks.start_ms[mark + 1] < until:
+        until, reason = marks.start_ms[mark + 1], _mark_split(marks, mark, mark + 1)
+    if flip + 1 < last_flip and book.flips[flip + 1] < until:
+        until, reason = book.flips[flip + 1], SPLIT_TIME
+    if lasts_until < until:
+        until, reason = lasts_until, SPLIT_DURATION
+    return until, reason
+
+
+@inlined
+def _write(
+    pieces: Pieces, first: int, at: int, tag: int, now: int, until: int, energy_mwh: int, state: int, split: int,
+    energy_component: int, time_component: int, missing: int,
+) -> int:  # fmt: skip
+    """Write a piece, or lengthen the one before; the row after it, or NO_ROOM."""
+    last = at - 1
+    if (
+        at > first
+        and pieces.state[last] == state
+        and pieces.energy_component[last] == energy_component
+        and pieces.time_component[last] == time_component
+        and pieces.missing[last] == missing
+    ):
+        pieces.end_ms[last] = until
+        pieces.energy_mwh[last] += energy_mwh
+        return at
+    if at >= len(pieces.start_ms):
+        return NO_ROOM
+    pieces.tag[at], pieces.start_ms[at], pieces.end_ms[at] = tag, now, until
+    pieces.state[at], pieces.split[at], pieces.apportioned[at] = state, split, 0
+    pieces.energy_mwh[at], pieces.missing[at] = energy_mwh, missing
+    pieces.energy_component[at], pieces.time_component[at] = energy_component, time_component
+    return at + 1
+
+
+@inlined
 def rate_interval(
-    book: Book,
-    sheet: int,
-    tag: int,
-    session_start_ms: int,
-    energy_before_mwh: int,
-    marks: Marks,
-    first_mark: int,
-    n_marks: int,
-    start_ms: int,
-    end_ms: int,
-    energy_mwh: int,
-    pieces: Pieces,
-    at: int,
-) -> int:
+    book: Book, sheet: int, tag: int, session_start_ms: int, energy_before_mwh: int, marks: Marks, first_mark: int,
+    n_marks: int, start_ms: int, end_ms: int, energy_mwh: int, pieces: Pieces, at: int,
+) -> int:  # fmt: skip
     """Cut [start, end) of a session into pieces, from row `at` on; returns the row after the last.
 
     `energy_before_mwh` is the session's energy at `start_ms`, `energy_mwh` what the interval adds.
@@ -187,105 +249,52 @@ def rate_interval(
         return NOT_COVERED
     if not _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh):
         return OUT_OF_BOUNDS
-
-    last_mark = first_mark + n_marks
-    mark = first_mark
-    while mark + 1 < last_mark and marks.start_ms[mark + 1] <= start_ms:
-        mark += 1
+    last_mark, last_flip = first_mark + n_marks, book.sheets[sheet, FLIPS_END]
+    mark = _next_mark(marks, first_mark, last_mark, start_ms)
     curve, elapsed = _curve_length(marks, mark, last_mark, start_ms, end_ms)
-
-    flips_end = book.sheets[sheet, FLIPS_END]
-    flip = _segment(book, book.sheets[sheet, FLIPS_AT], flips_end, start_ms)
-    kwh, kwh_end = book.sheets[sheet, KWH_AT], book.sheets[sheet, KWH_END]
-    while kwh < kwh_end and book.thresholds[kwh] <= energy_before_mwh:
-        kwh += 1
-    duration, duration_end = book.sheets[sheet, DURATION_AT], book.sheets[sheet, DURATION_END]
-    while duration < duration_end and book.thresholds[duration] <= start_ms - session_start_ms:
-        duration += 1
+    flip = _segment(book, book.sheets[sheet, FLIPS_AT], last_flip, start_ms)
+    last_kwh, last_duration = book.sheets[sheet, KWH_END], book.sheets[sheet, DURATION_END]
+    kwh = _next_threshold(book, book.sheets[sheet, KWH_AT], last_kwh, energy_before_mwh)
+    duration = _next_threshold(book, book.sheets[sheet, DURATION_AT], last_duration, start_ms - session_start_ms)
 
     first = at
     now, used, passed, split = start_ms, 0, 0, SPLIT_READING  # passed = a(now), used = energy of the curve so far
     while True:
-        # 1. What holds from now on.
-        state = marks.state[mark]
-        energy_slot, time_slot = _slots(state)
-        pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[flip]
-        energy_component, missing = FREE, 0
-        so_far, lasted = 0, 0
-        if energy_slot >= 0:
-            so_far, lasted = energy_before_mwh + used, now - session_start_ms
-            if split == SPLIT_KWH and duration < duration_end and lasted >= book.thresholds[duration]:
-                lasted = book.thresholds[duration] - 1  # the rest of what flowed before this duration was reached
-            energy_component, missing = _select(
-                book, pattern, energy_slot, so_far, marks.current_ma[mark], marks.power_mw[mark], lasted
-            )
-        time_component, also_missing = _select(
-            book, pattern, time_slot, so_far, marks.current_ma[mark], marks.power_mw[mark], lasted
+        # 1. What holds from now on. Behind a kWh cut the rest of the ms is priced by the duration before it.
+        lasts_until = session_start_ms + book.thresholds[duration] if duration < last_duration else _FAR
+        lasted = now - session_start_ms if now < lasts_until else lasts_until - 1 - session_start_ms
+        energy_component, time_component, missing = _components(
+            book, sheet, flip, marks, mark, energy_before_mwh + used, lasted
         )
-        missing |= also_missing
-
-        # 2. Until when: the next mark, flip or duration threshold, or the end.
-        until, reason = end_ms, SPLIT_READING
-        if mark + 1 < last_mark and marks.start_ms[mark + 1] < until:
-            until, reason = marks.start_ms[mark + 1], _mark_split(marks, mark, mark + 1)
-        if flip + 1 < flips_end and book.flips[flip + 1] < until:
-            until, reason = book.flips[flip + 1], SPLIT_TIME
-        if duration < duration_end and session_start_ms + book.thresholds[duration] < until:
-            until, reason = session_start_ms + book.thresholds[duration], SPLIT_DURATION
-
-        # 3. How far the curve gets until then, or until it reaches the next kWh threshold.
-        step = until - now if elapsed or state == CHARGING else 0
-        reached = energy_mwh
-        if until < end_ms and energy_mwh > 0:
-            reached = energy_mwh * (passed + step) // curve
-        if kwh < kwh_end and book.thresholds[kwh] - energy_before_mwh <= reached:
+        # 2. Until when, and how far the curve gets until then.
+        until, reason = _until(book, marks, mark, last_mark, flip, last_flip, lasts_until, end_ms)
+        step = until - now if elapsed or marks.state[mark] == CHARGING else 0
+        reached = energy_mwh * (passed + step) // curve if until < end_ms and energy_mwh > 0 else energy_mwh
+        # 3. But no further than the next kWh threshold: there, at the first ms that reaches it, exactly it.
+        if kwh < last_kwh and book.thresholds[kwh] - energy_before_mwh <= reached:
             reached = book.thresholds[kwh] - energy_before_mwh
             step = -(-reached * curve // energy_mwh) - passed
             until, reason = now + step, SPLIT_KWH
             kwh += 1
-
-        # 4. Write the piece, or lengthen the one before.
         if until > now or reached > used:
-            if (
-                at > first
-                and pieces.state[at - 1] == state
-                and pieces.energy_component[at - 1] == energy_component
-                and pieces.time_component[at - 1] == time_component
-                and pieces.missing[at - 1] == missing
-            ):
-                pieces.end_ms[at - 1] = until
-                pieces.energy_mwh[at - 1] += reached - used
-            else:
-                if at >= len(pieces.start_ms):
-                    return NO_ROOM
-                pieces.tag[at] = tag
-                pieces.start_ms[at] = now
-                pieces.end_ms[at] = until
-                pieces.state[at] = state
-                pieces.split[at] = split
-                pieces.apportioned[at] = 0
-                pieces.energy_mwh[at] = reached - used
-                pieces.energy_component[at] = energy_component
-                pieces.time_component[at] = time_component
-                pieces.missing[at] = missing
-                at += 1
-
-        # 5. Move there.
+            at = _write(
+                pieces, first, at, tag, now, until, reached - used, marks.state[mark], split,
+                energy_component, time_component, missing,
+            )  # fmt: skip
+            if at < 0:
+                return at
+        # 4. Move there. What the curve brought beyond a threshold by then flowed before: nothing else changes yet.
         now, used, passed, split = until, reached, passed + step, reason
         if now >= end_ms and used >= energy_mwh:
             break
-        if reason == SPLIT_KWH:
-            continue  # what the curve brought beyond the threshold by now flowed before now: nothing else changes yet
-        while mark + 1 < last_mark and marks.start_ms[mark + 1] <= now:
-            mark += 1
-        while flip + 1 < flips_end and book.flips[flip + 1] <= now:
-            flip += 1
-        while duration < duration_end and session_start_ms + book.thresholds[duration] <= now:
-            duration += 1
+        if reason != SPLIT_KWH:
+            mark = _next_mark(marks, mark, last_mark, now)
+            while flip + 1 < last_flip and book.flips[flip + 1] <= now:
+                flip += 1
+            duration = _next_threshold(book, duration, last_duration, now - session_start_ms)
 
     if at - first > 1:
-        for piece in range(first, at):
-            pieces.apportioned[piece] = 1
+        pieces.apportioned[first:at] = 1
     return at
 
 
