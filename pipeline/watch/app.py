@@ -98,8 +98,8 @@ class Parts(Service):
         await asyncio.to_thread(self.watch.stop)
 
 
-def make_app(watch: Watch) -> tuple[faust.App, Parts]:
-    """The application around the parts; nothing runs yet."""
+def make_app(watch: Watch, loop: asyncio.AbstractEventLoop) -> tuple[faust.App, Parts]:
+    """The application around the parts, to run in `loop`; nothing runs yet."""
     settings = watch.settings
     app = faust.App(
         "wattrate-watch",
@@ -110,10 +110,11 @@ def make_app(watch: Watch) -> tuple[faust.App, Parts]:
         web_host=settings.watch_host,
         web_port=settings.watch_port,
         topic_disable_leader=True,
+        loop=loop,
     )
     app.boot_strategy = _WithoutKafka(app)
     app.web.blueprints = BlueprintManager([])  # no pages but ours
-    parts = Parts(watch)
+    parts = Parts(watch, loop=loop)
     app.service(parts)  # type: ignore[arg-type]  # takes instances too
     _timers(app, watch)
     _pages(app, watch, parts)
@@ -145,8 +146,10 @@ def _pages(app: faust.App, watch: Watch, parts: Parts) -> None:
 def run(settings: Settings, rules: Rules, *, ticks: bool) -> None:
     """Run until SIGTERM or SIGINT. Raises what made it give up."""
     watch = Watch(settings, rules, ticks=ticks)
-    app, parts = make_app(watch)
-    worker = Worker(app, loglevel="CRITICAL", quiet=True, override_logging=False, redirect_stdouts=False)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    app, parts = make_app(watch, loop)
+    worker = Worker(app, loglevel="CRITICAL", quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
     LOG.info("watch runs", page=f"http://{settings.watch_host}:{settings.watch_port}/", ticks=ticks)
     try:
         worker.execute_from_commandline()
