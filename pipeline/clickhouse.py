@@ -80,8 +80,9 @@ class Store:
         with pa.ipc.new_stream(body, rows.schema) as writer:
             writer.write_table(rows)
         given = {"optimize_on_insert": "0", **(settings or {})}  # sorting out repeats is FINAL's work, not the insert's
+        once: Any = memoryview(body.getvalue())  # bytes the library would send a second time by itself, a view it can't
         try:
-            self._client.raw_insert(table, rows.column_names, body.getvalue().to_pybytes(), given, "ArrowStream")
+            self._client.raw_insert(table, rows.column_names, once, given, "ArrowStream")
         except (ClickHouseError, OSError) as error:
             raise self._problem(error, f"inserting into {table}") from error
         return int(rows.num_rows)
@@ -90,15 +91,20 @@ class Store:
         """Result of a SELECT as an Arrow table. `{name:Type}` in the SQL takes its value from `parameters`."""
         try:
             return self._client.query_arrow(sql, parameters=dict(parameters or {}), use_strings=True)
+        except pa.ArrowInvalid as error:
+            raise self._cut("asking") from error
         except (ClickHouseError, OSError) as error:
             raise self._problem(error, "asking") from error
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Result of a SELECT as one dict a row: for small answers."""
         try:
-            return list(self._client.query(sql, parameters=dict(parameters or {})).named_results())
+            found = self._client.query(sql, parameters=dict(parameters or {}))
         except (ClickHouseError, OSError) as error:
             raise self._problem(error, "asking") from error
+        if not found.column_names:  # even an answer without rows has columns: this one was cut inside its headers
+            raise self._cut("asking")
+        return list(found.named_results())
 
     def scalar(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """The first column of the first row; None when there is none."""
@@ -119,6 +125,9 @@ class Store:
     def ping(self) -> None:
         """Raise StoreUnavailableError unless a statement runs now."""
         self.rows("SELECT 1")
+
+    def _cut(self, doing: str) -> StoreUnavailableError:
+        return StoreUnavailableError(f"{self.where} did not finish its answer ({doing})")
 
     def _problem(self, error: Exception, doing: str) -> StoreError:
         code = error.code if isinstance(error, DatabaseError) and error.code else 0
@@ -169,8 +178,9 @@ def _options(settings: Settings, timeout_s: float | None, database: str) -> dict
 
 
 def _quiet() -> None:
-    """The library logs what we raise; once is enough."""
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+    """The libraries log what we raise; once is enough."""
+    for name in ("clickhouse_connect", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _one_line(text: str) -> str:
