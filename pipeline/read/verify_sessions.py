@@ -7,10 +7,10 @@ The register balance of a settled session, to the last mWh:
 
     last - first register = billed energy + held energy
 
-over the registers that metering counted, up to the session's end. Sessions whose registers are declared not to be one rising line are not
-compared: resets, rollovers, session-relative samples, interval measurands, and late glitches. A session whose first
-register was a 0 that is no baseline begins at its first register above 0. A suspect register counts where the reading
-after it, or a person, confirmed it.
+over the registers that metering counted, up to the session's end. Sessions whose registers are declared not to be one
+rising line are not compared: resets, rollovers, session-relative samples, interval measurands, and late glitches. A
+session whose first register was a 0 that is no baseline begins at its first register above 0. A suspect register
+counts where the reading after it, or a person, confirmed it.
 """
 
 from collections.abc import Iterator
