@@ -234,7 +234,7 @@ def _tables(store: Store, kind: Kind, since: Cursor, until: Cursor) -> Iterator[
                 yield found.rename_columns(kind.schema.names).cast(kind.schema)
 
 
-def _expression(field: pa.Field[Any]) -> str:
+def _expression(field: "pa.Field[Any]") -> str:
     text = pa.types.is_string(field.type) and field.name != "document"
     return f"toString(r.{field.name}) AS c_{field.name}" if text else f"r.{field.name} AS c_{field.name}"
 

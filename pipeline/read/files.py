@@ -46,7 +46,7 @@ def write_ndjson(to: RawIOBase, schema: pa.Schema, batches: Iterable[pa.RecordBa
     return rows
 
 
-def _texts(field: pa.Field[Any], column: pa.Array[Any]) -> list[Any]:
+def _texts(field: "pa.Field[Any]", column: "pa.Array[Any]") -> list[Any]:
     """A column as JSON says it."""
     if field.name in ("log_id", "session_key"):
         return [f"{value:016x}" for value in column.to_pylist()]
