@@ -73,7 +73,9 @@ def command(
     with Stack.start(settings) as stack:
         prepare(stack.settings)
         stack.write_run_file(os.getpid(), ready=True)
-        console.print(f"broker {stack.settings.kafka_bootstrap}, store :{stack.settings.clickhouse_port}, data {stack.folder}")
+        console.print(
+            f"broker {stack.settings.kafka_bootstrap}, store :{stack.settings.clickhouse_port}, data {stack.folder}"
+        )
         with Services.start(stack.settings, ("rate", "watch")) as services:
             run = _run(stack, services, plan, console, quiet, stopped, began)
             if as_json:
@@ -111,11 +113,17 @@ def _run(
                 raise EmbeddedError("the demo was stopped before its end")
 
         written = write(settings, _batches(fleet), progress=told)
-        progress.update(sending, completed=written.records, total=written.records)
+        progress.update(sending, completed=written.messages, total=written.messages)
         rating = progress.add_task("records rated", total=None)
         with Store(settings) as store:
             ledger = Ledger(store, Admin(settings).log_id(READINGS))
-            _await_rated(settings, ledger, services, lambda done, whole: progress.update(rating, completed=done, total=whole), stopped)
+            _await_rated(
+                settings,
+                ledger,
+                services,
+                lambda done, whole: progress.update(rating, completed=done, total=whole),
+                stopped,
+            )
             summary = summarise(store, ledger.log_id)
     now = time.monotonic()
     return Run(now - began, now - sent_s, summary, stack.folder)
@@ -145,7 +153,9 @@ def _await_rated(settings, ledger, services, told, stopped) -> None:  # type: ig
         if ends and all(covered.get(p, 0) >= end for p, end in ends.items()):
             return
         time.sleep(0.2)
-    raise EmbeddedError(f"the worker did not get through in {_RATED_TIMEOUT_S:.0f} s; its log is rate.log in the data folder")
+    raise EmbeddedError(
+        f"the worker did not get through in {_RATED_TIMEOUT_S:.0f} s; its log is rate.log in the data folder"
+    )
 
 
 def as_document(run: Run) -> dict[str, object]:
@@ -182,9 +192,13 @@ def show(console: Console, run: Run) -> None:
         f"[bold]{found.sessions_settled:,}[/] sessions settled ({found.credits:,} credits), {found.sessions_held:,} held, "
         f"{found.energy_kwh:,.3f} kWh, " + ", ".join(f"{amount:,.2f} {c}" for c, amount in sorted(found.cost.items()))
     )
-    usage = Table("tariff", "band", "dimension", "quantity", "cost excl. rounding", title="rated usage", title_justify="left")
+    usage = Table(
+        "tariff", "band", "dimension", "quantity", "cost excl. rounding", title="rated usage", title_justify="left"
+    )
     for row in found.usage:
-        quantity = f"{row.energy_kwh:,.3f} kWh" if row.dimension == "ENERGY" else f"{row.hours:,.2f} h" if row.hours else ""
+        quantity = (
+            f"{row.energy_kwh:,.3f} kWh" if row.dimension == "ENERGY" else f"{row.hours:,.2f} h" if row.hours else ""
+        )
         usage.add_row(row.tariff, row.band, row.dimension, quantity, f"{row.cost:,.2f} {row.currency}")
     console.print(usage)
     alerts = Table("alert", "count", title="alerts", title_justify="left")
@@ -193,7 +207,9 @@ def show(console: Console, run: Run) -> None:
     console.print(alerts)
     console.print(f"{counts['readings'] / run.rated_s:,.0f} readings/s sent and rated, {run.elapsed_s:.1f} s in all")
     console.print("\n[bold]Where to look next[/]")
-    console.print("  wattrate explain SESSION        one bill, line by line (any CDR id; `wattrate explain --last` takes one)")
+    console.print(
+        "  wattrate explain SESSION        one bill, line by line (any CDR id; `wattrate explain --last` takes one)"
+    )
     console.print("  wattrate quarantine list        what is held back, and why")
     console.print("  wattrate verify                 the control totals, from the ledger")
     console.print("  wattrate publish my-tariffs/    change a price: sessions that start from now on pay it")

@@ -14,6 +14,10 @@ from pipeline.metering.step import defer, lose_stop, start, step
 from rating.jit import kernel
 
 DONE: Final = -1
+ADVANCE: Final = 0
+RESUME: Final = 1
+BEGIN: Final = 2
+END: Final = 3
 
 
 @kernel
@@ -78,7 +82,7 @@ def route(run: Run, cause: int, connector: int) -> int:
 
 
 @kernel
-def meter(run: Run, first: int, stop: int) -> int:
+def advance(run: Run, first: int, stop: int) -> int:
     """Meter the samples [first, stop) of the segment; returns DONE, or the index at which more room is needed."""
     for i in range(first, stop):
         fact = run.desk.facts[i]
@@ -98,25 +102,23 @@ def meter(run: Run, first: int, stop: int) -> int:
 
 
 @kernel
-def resume(run: Run, cause: int, connector: int) -> None:
-    """Meter one deferred sample, or the share of one connector in a deferred tick."""
+def meter(run: Run, how: int, first: int, stop: int, connector: int) -> int:
+    """The one way in, so that all of it is compiled once.
+
+    ADVANCE meters the samples [first, stop) and returns DONE, or the index at which more room is needed. The others
+    do one thing for sample `first` on `connector`: RESUME meters a deferred sample, or the share of one connector in
+    a deferred tick; BEGIN opens a session whose start was never heard; END ends one whose stop was not.
+    """
+    if how == ADVANCE:
+        return advance(run, first, stop)
+    sample = run.desk.samples[first]
     run.desk.connectors[connector].dirty = 0
-    sample = run.desk.samples[cause]
-    if sample.kind == KIND_TICK:
-        timeout(run, cause, connector, sample.time_ms)
+    if how == BEGIN:
+        start(run, first, connector, sample, sample.time_ms)
+    elif how == END:
+        lose_stop(run, first, connector)
+    elif sample.kind == KIND_TICK:
+        timeout(run, first, connector, sample.time_ms)
     else:
-        step(run, cause, connector)
-
-
-@kernel
-def begin_unheard(run: Run, cause: int, connector: int) -> None:
-    """Begin a session whose start was never heard, after `rerate` found that nothing is known of it."""
-    run.desk.connectors[connector].dirty = 0
-    sample = run.desk.samples[cause]
-    start(run, cause, connector, sample, sample.time_ms)
-
-
-@kernel
-def end_unheard(run: Run, cause: int, connector: int) -> None:
-    """End a session whose stop was never heard, at its last register."""
-    lose_stop(run, cause, connector)
+        step(run, first, connector)
+    return DONE

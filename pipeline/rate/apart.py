@@ -16,7 +16,7 @@ from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STOP, KIND_T
 from pipeline.metering.output import ALERT, Rows
 from pipeline.metering.sessions import mixed
 from pipeline.metering.state import MARKS
-from pipeline.rate.batch import Batch, CdrRow, Place, QuarantineRow, credited, last_number
+from pipeline.rate.batch import Batch, Place, QuarantineRow, credited, last_number
 from pipeline.rate.collect import WHOLE, Collector
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
 from pipeline.rate.rerate import Again, Terms, adopt, has_start, is_repeat, meter_again
@@ -190,7 +190,7 @@ class Apart:
         if bill.cdr is None:
             return
         if standing is None:
-            self.batch.cdrs.append(bill.cdr)
+            self.batch.add_cdr(bill.cdr.place, bill.cdr.columns)
             return
         columns = bill.cdr.columns
         same = ("energy_mwh", "total_excl_e4", "total_incl_e4", "start_ms", "end_ms", "held_mwh", "charging_ms")
@@ -199,11 +199,11 @@ class Apart:
         place = bill.cdr.place
         self._credit(standing, place, last_number(columns, "settled_ms"))
         columns["revision"] = standing.revision + 2
-        self.batch.cdrs.append(CdrRow(replace(place, line=place.line + 1), columns))
+        self.batch.add_cdr(place, columns)
 
     def _credit(self, standing: LastCdr, place: Place, settled_ms: int) -> None:
         """Take back the CDR that stands."""
-        self.batch.cdrs.append(CdrRow(place, credited(standing, settled_ms)))
+        self.batch.add_cdr(place, credited(standing, settled_ms))
 
     def _release(self, one: Deferred, name: SessionName, action: str) -> None:
         """The session is no longer held: by a person, the hold limit, or the reading that was missing."""

@@ -4,7 +4,7 @@ Accumulates only. Every record of the batch ends with exactly one outcome here.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import msgspec
 import numpy as np
@@ -125,6 +125,11 @@ class Batch:
         key = (table, partition, offset, line)
         self._places[key] += rows
         return self._places[key] - rows
+
+    def add_cdr(self, place: Place, columns: dict[str, object]) -> None:
+        """Write a CDR in the name of the cause at `place`."""
+        at = self.next_place("cdr_rows", place.partition, place.offset, place.line >> 32)
+        self.cdrs.append(CdrRow(replace(place, line=(place.line >> 32 << 32) + at), columns))
 
     def readings_of(self, session_key: int) -> list[tuple[Samples, npt.NDArray[np.intp]]]:
         """Where the session's readings of this batch are: samples, and which of them."""

@@ -16,7 +16,7 @@ from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow
 from pipeline.rate.inputs import Input
 from pipeline.rate.partition import Held
 from pipeline.rate.past import NOTHING, Past, SessionName
-from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base
+from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_lines
 from pipeline.rate.segment import Segment
 from pipeline.rate.settlement import Bill, Closed, settle_all
 
@@ -134,9 +134,14 @@ class Collector:
 
     def bill(self, bill: Bill) -> None:
         """Write a CDR and the rated rows that settlement adds."""
-        if bill.cdr is not None:
-            self.batch.cdrs.append(bill.cdr)
-            self.batch.rated.append(bill.rated)
+        if bill.cdr is None:
+            return
+        place = bill.cdr.place
+        self.batch.add_cdr(place, bill.cdr.columns)
+        rows = bill.rated
+        first = self.batch.next_place("settlement", place.partition, place.offset, place.line >> 32, len(rows))
+        rows["line"] = settlement_lines(place.line, first, len(rows))
+        self.batch.rated.append(rows)
 
     def hold(self, segment: Segment, session: np.void, reason: int) -> None:
         """Keep a closed session back from billing, with the raw bytes of what closed it."""

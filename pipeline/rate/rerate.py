@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STATUS, KIND_STOP
-from pipeline.metering.meter import end_unheard
 from pipeline.metering.output import FLAT, Rows
 from pipeline.metering.policy import MeteringPolicy, limits_of
 from pipeline.metering.run import DEFAULT_DTYPE
@@ -88,7 +87,7 @@ def meter_again(
     segment = Segment(given, book, scratch, limits, defaults, np.zeros(0, np.uint64))
     segment.meter()
     if len(segment.sessions) == 0 and not live and scratch.state.connectors["open"][0]:
-        end_unheard(segment.run, len(samples) - 1, 0)
+        segment.end(len(samples) - 1, 0)
     rated = np.concatenate(
         [from_pieces(book, segment.pieces, samples, facts), from_flats(book, segment.events(FLAT), samples, facts)]
     )

@@ -135,15 +135,15 @@ def from_flats(book: Book, flats: Rows, samples: Rows, facts: Rows) -> Rows:
     return rated
 
 
-def from_settlement(book: Book, settled: Settled, sessions: Rows, bases: U64, offsets: I64, partitions: I64) -> Rows:
+def from_settlement(book: Book, settled: Settled, sessions: Rows, offsets: I64, partitions: I64) -> Rows:
     """What settlement adds to what was rated: STEP, MIN_PRICE, MAX_PRICE, ROUNDING; zero rows are left out.
 
-    `bases`, `offsets` and `partitions` are those of the samples that settled the sessions.
+    `offsets` and `partitions` are those of the records that settled the sessions; the rows have no line yet.
     """
     parts = []
     for kind in range(QUANTITIES):
         chosen = np.flatnonzero(settled.step[:, kind] > 0)
-        step = _settlement_rows(sessions, chosen, bases, offsets, partitions, STEP, kind)
+        step = _settlement_rows(sessions, chosen, offsets, partitions, STEP)
         step["quantity"] = settled.step[chosen, kind]
         priced(step, book, settled.step_component[chosen, kind], 1)
         step["cost"] = settled.step_cost[chosen, kind]
@@ -151,7 +151,7 @@ def from_settlement(book: Book, settled: Settled, sessions: Rows, bases: U64, of
     adjustments = ((MIN_PRICE, settled.min_cost), (MAX_PRICE, settled.max_cost), (ROUNDING, settled.rounding_cost))
     for dimension, costs in adjustments:
         chosen = np.flatnonzero(costs)
-        row = _settlement_rows(sessions, chosen, bases, offsets, partitions, dimension, dimension)
+        row = _settlement_rows(sessions, chosen, offsets, partitions, dimension)
         row["cost"] = costs[chosen]
         row["element"] = row["component"] = -1
         parts.append(row)
@@ -159,12 +159,11 @@ def from_settlement(book: Book, settled: Settled, sessions: Rows, bases: U64, of
 
 
 def _settlement_rows(
-    sessions: Rows, chosen: npt.NDArray[np.intp], bases: U64, offsets: I64, partitions: I64, dimension: int, place: int
+    sessions: Rows, chosen: npt.NDArray[np.intp], offsets: I64, partitions: I64, dimension: int
 ) -> Rows:
     rated = np.zeros(len(chosen), RATED_DTYPE)
     session = sessions[chosen]
     rated["offset"] = offsets[chosen]
-    rated["line"] = bases[chosen] + np.uint64(_SETTLEMENT + place)
     rated["session_key"] = session["session_key"]
     rated["start_ms"] = session["start_ms"]
     rated["end_ms"] = session["end_ms"]
@@ -227,3 +226,8 @@ def _key(row: np.void) -> tuple[tuple[int, ...], int]:
 def again_lines(base: int, first: int, rows: int) -> U64:
     """Lines of rows that a re-rating adds in the name of its cause, which has added `first` of them before."""
     return np.uint64((base >> 32 << 32) + _AGAIN + first) + np.arange(rows, dtype=np.uint64)
+
+
+def settlement_lines(base: int, first: int, rows: int) -> U64:
+    """Lines of rows that settlements add in the name of a cause, which has added `first` of them before."""
+    return np.uint64((base >> 32 << 32) + _SETTLEMENT + first) + np.arange(rows, dtype=np.uint64)

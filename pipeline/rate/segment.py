@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metering import kinds
-from pipeline.metering.meter import DONE, begin_unheard, meter, resume, short_of_room
+from pipeline.metering.meter import ADVANCE, BEGIN, DONE, END, RESUME, meter
 from pipeline.metering.output import DEFERRED, FACT_DTYPE, N_EVENTS, N_PIECES, N_SESSIONS, ROOM, Rows, grown, new_output
 from pipeline.metering.run import Run, new_run
+from pipeline.metering.state import NONE
 from pipeline.rate.directory import Directory
 from rating.columns import Pieces
 from rating.ratesheet import Book
@@ -58,7 +59,7 @@ class Segment:
     def meter(self) -> list[Deferred]:
         """Meter every sample; returns what was deferred, in log order."""
         first, stop = 0, len(self.given.samples)
-        while (first := meter(self.run, first, stop)) != DONE:
+        while (first := meter(self.run, ADVANCE, first, stop, NONE)) != DONE:
             self._grow()
         return list(self._deferred(0))
 
@@ -66,13 +67,18 @@ class Segment:
         """Meter a sample that was deferred only because its connector was; returns it anew if it needs `rerate`."""
         self.make_room()
         before = int(self.run.desk.count[N_EVENTS])
-        resume(self.run, deferred.cause, deferred.connector)
+        meter(self.run, RESUME, deferred.cause, deferred.cause + 1, deferred.connector)
         return next(self._deferred(before), None)
 
     def begin(self, deferred: Deferred) -> None:
         """Open a session whose start was not heard."""
         self.make_room()
-        begin_unheard(self.run, deferred.cause, deferred.connector)
+        meter(self.run, BEGIN, deferred.cause, deferred.cause + 1, deferred.connector)
+
+    def end(self, cause: int, connector: int) -> None:
+        """End a session whose stop was not heard, at its last register."""
+        self.make_room()
+        meter(self.run, END, cause, cause + 1, connector)
 
     def events(self, what: int) -> Rows:
         """The events of one kind so far, in order."""
@@ -95,8 +101,14 @@ class Segment:
 
     def make_room(self) -> None:
         """Room for one more sample."""
-        while short_of_room(self.run, 0) or self.run.periods[0]["start_ms"] < ROOM:
+        while self._short_of_room():
             self._grow()
+
+    def _short_of_room(self) -> bool:
+        run = self.run
+        rows = (run.pieces, run.sessions, run.closed, run.desk.events)
+        left = [len(room) - used for room, used in zip(rows, run.desk.count.tolist(), strict=True)]
+        return min(left[0], left[2], left[3] // 4) < 2 * ROOM or left[1] < 2 or run.periods[0]["start_ms"] < ROOM
 
     def _deferred(self, first: int) -> Iterator[Deferred]:
         events = self.run.desk.events[first : self.run.desk.count[N_EVENTS]]

@@ -62,7 +62,7 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> list[Bil
     )
     pieces = piece_columns(closed.pieces)
     settled = settle(sheets.book, sessions, pieces)
-    added = from_settlement(sheets.book, settled, closed.sessions, closed.bases, closed.offsets, closed.partitions)
+    added = from_settlement(sheets.book, settled, closed.sessions, closed.offsets, closed.partitions)
     bills = []
     for at in range(len(closed.sessions)):
         if settled.status[at] == BEYOND_BOUNDS:
@@ -71,7 +71,7 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> list[Bil
         facts, columns = _columns(closed, settled, at, sheets, directory)
         document = cdr.document(sheets.book, pieces, sessions, settled, at, facts, "2.2.1")
         columns["document"] = cdr.encode(document)
-        ours = added[added["session_key"] == closed.sessions["session_key"][at]] if len(added) else added
+        ours = added[(added["session_key"] == closed.sessions["session_key"][at])]
         bills.append(Bill(CdrRow(_place(closed, at, directory), columns), ours))
     return bills
 

@@ -7,7 +7,15 @@ import msgspec
 
 from pipeline.clickhouse import Store
 
-_DAYS = {"MONDAY": "Mo", "TUESDAY": "Tu", "WEDNESDAY": "We", "THURSDAY": "Th", "FRIDAY": "Fr", "SATURDAY": "Sa", "SUNDAY": "Su"}
+_DAYS = {
+    "MONDAY": "Mo",
+    "TUESDAY": "Tu",
+    "WEDNESDAY": "We",
+    "THURSDAY": "Th",
+    "FRIDAY": "Fr",
+    "SATURDAY": "Sa",
+    "SUNDAY": "Su",
+}
 _LIMITS = (("kwh", "kWh"), ("power", "kW"), ("current", "A"), ("duration", "s"))
 
 

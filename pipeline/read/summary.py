@@ -61,7 +61,8 @@ def summarise(store: Store, log_id: int) -> Summary:
         where,
     )
     alerts = store.rows(
-        "SELECT kind, uniqExact(alert_id) AS count FROM alerts WHERE log_id = {log:UInt64} GROUP BY kind ORDER BY kind", where
+        "SELECT kind, uniqExact(alert_id) AS count FROM alerts WHERE log_id = {log:UInt64} GROUP BY kind ORDER BY kind",
+        where,
     )
     return Summary(
         counts={n: int(markers[n] or 0) for n in _COUNTS},

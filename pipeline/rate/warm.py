@@ -1,0 +1,83 @@
+"""Compile the kernels before anyone waits for them: `python -m pipeline.rate.warm`, once at set-up.
+
+The compiled code lies beside the modules and is read from there by every worker after. What is compiled is what a real
+batch runs: a session of an invented charge point goes through the engine, priced by a sample tariff.
+"""
+
+import msgspec
+import numpy as np
+
+from pipeline.codec.control import Reference, encode_control
+from pipeline.codec.records import Records
+from pipeline.rate.batch import Batch
+from pipeline.rate.engine import Engine
+from pipeline.rate.past import NOTHING
+from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
+
+_TARIFF = {
+    "country_code": "DE", "party_id": "WRT", "id": "WARM", "currency": "EUR", "last_updated": "2026-01-01T00:00:00Z",
+    "elements": [{"price_components": [{"type": "ENERGY", "price": 0.3, "step_size": 1}]}],
+}  # fmt: skip
+_LOCATION = {
+    "country_code": "DE", "party_id": "WRT", "id": "L1", "time_zone": "Europe/Berlin",
+    "coordinates": {"latitude": "52.5", "longitude": "13.4"},
+    "evses": [
+        {
+            "uid": "CP1",
+            "connectors": [
+                {"id": "1", "standard": "IEC_62196_T2", "format": "SOCKET", "power_type": "AC_3_PHASE",
+                 "tariff_ids": ["WARM"], "max_electric_power": 11000}
+            ],
+        }
+    ],
+}  # fmt: skip
+
+
+class NoPast:
+    """A history of nothing, for a log that begins here."""
+
+    def prefetch(self, names: object) -> None:
+        """Nothing to fetch."""
+
+    def past(self, name: object) -> object:
+        """Nothing is known."""
+        return NOTHING
+
+
+def reference() -> ReferenceData:
+    """One tariff, one charge point."""
+    changes = [
+        Change(1, TARIFF, "DE*WRT*WARM", False, msgspec.json.encode(_TARIFF)),
+        Change(1, LOCATION, "DE*WRT*L1", False, msgspec.json.encode(_LOCATION)),
+    ]
+    return ReferenceData().changed(1, changes)
+
+
+def session() -> Records:
+    """Version 1 becomes active, a car comes, charges 1 kWh and goes."""
+    flat = [
+        {"charge_point_id": "CP1", "connector_id": 1, "transaction_id": "7", "timestamp": f"2026-01-05T10:{m:02d}:00Z",
+         "energy_wh": 1000 + 100 * m, "power_w": 6000, "event": "start" if m == 0 else "stop" if m == 10 else "sample",
+         "received_at": f"2026-01-05T10:{m:02d}:01Z"}
+        for m in range(11)
+    ]  # fmt: skip
+    values = [encode_control(Reference(1)), *(msgspec.json.encode(reading) for reading in flat)]
+    keys: list[bytes | None] = [None, *([b"CP1"] * len(flat))]
+    return Records(values, keys, np.arange(len(values)), None, np.full(len(values), 1_767_607_200_000))
+
+
+def compile_all() -> Batch:
+    """Rate one session; the batch shows that the compiled code bills it."""
+    engine = Engine(1, NoPast(), lambda _data, _version: reference())  # type: ignore[arg-type]
+    return engine.process({0: session()})
+
+
+def main() -> None:
+    """Compile, and say so when the code does not bill 1 kWh."""
+    billed = [cdr.columns["energy_mwh"] for cdr in compile_all().cdrs]
+    if billed != [1_000_000]:
+        raise SystemExit(f"the compiled kernels billed {billed} mWh where 1000000 flowed")
+
+
+if __name__ == "__main__":
+    main()
