@@ -50,42 +50,48 @@ def flat_messages(count: int, points: int, dice: np.random.Generator) -> Iterato
         yield name.encode(), value.encode()
 
 
+def odd_messages(count: int, points: int) -> Iterator[tuple[bytes, bytes]]:
+    """The flat records, one in two hundred with a member that only the twin reads, and one with broken JSON."""
+    for at, (key, value) in enumerate(flat_messages(count, points, np.random.default_rng(SEED))):
+        if at % 200 == 0:
+            yield key, value.replace(b'"connector_id"', b'"custom":{"a":[1]},"connector_id"')
+        else:
+            yield key, value[:-1] if at % 200 == 100 else value
+
+
 def ocpp16_messages(count: int, points: int, dice: np.random.Generator) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of OCPP 1.6 MeterValues in their envelope, two measurands: about 430 bytes."""
     for at, point in enumerate(dice.integers(points, size=count).tolist()):
         name = f"CP{point:07d}"
         moment = _instant(START_MS + at)
-        yield (
-            name.encode(),
-            (
-                f'{{"charge_point_id":"{name}","ocpp_version":"1.6","action":"MeterValues","received_at":"{moment}",'
-                f'"payload":{{"connectorId":1,"transactionId":{point * 7 + 1},"meterValue":[{{"timestamp":"{moment}",'
-                f'"sampledValue":[{{"value":"{10_000 + at * 3}","context":"Sample.Periodic",'
-                '"measurand":"Energy.Active.Import.Register","unit":"Wh"},'
-                f'{{"value":"{11_000 + at % 7}.5","context":"Sample.Periodic","measurand":"Power.Active.Import","unit":"W"}}'
-                "]}]}}"
-            ).encode(),
+        value = (
+            f'{{"charge_point_id":"{name}","ocpp_version":"1.6","action":"MeterValues","received_at":"{moment}",'
+            f'"payload":{{"connectorId":1,"transactionId":{point * 7 + 1},"meterValue":[{{"timestamp":"{moment}",'
+            f'"sampledValue":[{{"value":"{10_000 + at * 3}","context":"Sample.Periodic",'
+            '"measurand":"Energy.Active.Import.Register","unit":"Wh"},'
+            f'{{"value":"{11_000 + at % 7}.5","context":"Sample.Periodic",'
+            '"measurand":"Power.Active.Import","unit":"W"}]}]}}'
         )
+        yield name.encode(), value.encode()
 
 
 def ocpp201_messages(count: int, points: int, dice: np.random.Generator) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of OCPP 2.0.1 TransactionEvent Updated in their envelope: about 600 bytes."""
+    """Key and value of OCPP 2.0.1 TransactionEvent Updated in their envelope: about 650 bytes."""
     for at, point in enumerate(dice.integers(points, size=count).tolist()):
         name = f"CP{point:07d}"
         moment = _instant(START_MS + at)
-        yield (
-            name.encode(),
-            (
-                f'{{"charge_point_id":"{name}","ocpp_version":"2.0.1","action":"TransactionEvent","received_at":"{moment}",'
-                f'"payload":{{"eventType":"Updated","timestamp":"{moment}","triggerReason":"MeterValuePeriodic","seqNo":{at},'
-                f'"transactionInfo":{{"transactionId":"tx-{point:08d}","chargingState":"Charging"}},'
-                f'"evse":{{"id":1,"connectorId":1}},"meterValue":[{{"timestamp":"{moment}","sampledValue":['
-                f'{{"value":{10_000 + at * 3}.5,"context":"Sample.Periodic","measurand":"Energy.Active.Import.Register",'
-                '"unitOfMeasure":{"unit":"Wh"}},'
-                f'{{"value":{11_000 + at % 7},"context":"Sample.Periodic","measurand":"Power.Active.Import",'
-                '"unitOfMeasure":{"unit":"W"}}]}]}}'
-            ).encode(),
+        value = (
+            f'{{"charge_point_id":"{name}","ocpp_version":"2.0.1","action":"TransactionEvent",'
+            f'"received_at":"{moment}","payload":{{"eventType":"Updated","timestamp":"{moment}",'
+            f'"triggerReason":"MeterValuePeriodic","seqNo":{at},'
+            f'"transactionInfo":{{"transactionId":"tx-{point:08d}","chargingState":"Charging"}},'
+            f'"evse":{{"id":1,"connectorId":1}},"meterValue":[{{"timestamp":"{moment}","sampledValue":['
+            f'{{"value":{10_000 + at * 3}.5,"context":"Sample.Periodic",'
+            '"measurand":"Energy.Active.Import.Register","unitOfMeasure":{"unit":"Wh"}},'
+            f'{{"value":{11_000 + at % 7},"context":"Sample.Periodic",'
+            '"measurand":"Power.Active.Import","unitOfMeasure":{"unit":"W"}}]}]}}'
         )
+        yield name.encode(), value.encode()
 
 
 def arrow_message(rows: int, points: int, dice: np.random.Generator) -> bytes:
@@ -176,6 +182,7 @@ def run(records: int, points: int, rounds: int = ROUNDS) -> list[Result]:
         twin = measure(f"{form}, twin", batch, by_twin, 1)
         assert fast.result_hash == twin.result_hash, f"{form}: the scanner and its twin disagree"
         results += [fast, twin]
+    results.append(measure("flat JSON, 1 % odd", json_records(odd_messages(records, points)), decode, rounds))
     results.append(measure("Arrow", arrow_records(10 * records, points, np.random.default_rng(SEED)), decode, rounds))
     return results
 

@@ -107,15 +107,13 @@ def _bad_values(bounds: _I32, data: Bytes, least: int, most: int) -> npt.NDArray
 
 @numba.njit(nogil=True, cache=True)
 def known_names(texts: Texts, names: Names) -> _I32:
-    """The joint index of each value that a row refers to; -1 for the others and for empty ones; one more at the end."""
-    indices, bounds, data = texts.indices, texts.bounds, texts.data
+    """The joint index of each value, -1 for empty ones; one more at the end, for the rows that have none."""
+    bounds, data = texts.bounds, texts.data
     found = np.full(len(bounds), -1, np.int32)
-    for index in indices:
-        if index >= 0 and found[index] < 0:
-            start = bounds[index]
-            length = bounds[index + 1] - start
-            if length > 0:
-                found[index] = index_of(names, data.ctypes.data + start, length)
+    for index in range(len(bounds) - 1):
+        length = bounds[index + 1] - bounds[index]
+        if length > 0:
+            found[index] = index_of(names, data.ctypes.data + bounds[index], length)
     return found
 
 

@@ -81,6 +81,12 @@ class Builder:
         )
 
 
+def placed(part: Decoded, positions: npt.NDArray[np.int64]) -> Decoded:
+    """The part with the indices that its records have in the whole batch."""
+    dead = [DeadLetter(int(positions[letter.index]), letter.reason, letter.detail) for letter in part.dead]
+    return part._replace(records=positions[part.records].astype(np.int32), dead=dead)
+
+
 def merged(parts: list[Decoded]) -> Decoded:
     """Parts that hold different records of one batch, as one part in record order."""
     parts = [part for part in parts if len(part.records) or part.dead]

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec.records import DeadLetter, Records, UndecodableError
+from pipeline.codec.records import DeadLetter, Records, UndecodableError, taken
 
 PREFIX = b'{"control":'
 
@@ -101,15 +101,4 @@ def split_controls(records: Records) -> Split:
         except UndecodableError as problem:
             dead.append(DeadLetter(index, problem.reason, problem.detail))
     positions = np.delete(np.arange(len(records.values)), found)
-    return Split(_taken(records, positions), positions, controls, dead)
-
-
-def _taken(records: Records, positions: npt.NDArray[np.int64]) -> Records:
-    chosen = positions.tolist()
-    return Records(
-        [records.values[index] for index in chosen],
-        [records.keys[index] for index in chosen],
-        records.offsets[positions],
-        None if records.content_types is None else [records.content_types[index] for index in chosen],
-        None if records.times_ms is None else records.times_ms[positions],
-    )
+    return Split(taken(records, positions), positions, controls, dead)

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import numba
+import numpy as np
 
 from pipeline.codec.arrow import read_arrow
-from pipeline.codec.assemble import Builder, merged
+from pipeline.codec.assemble import Builder, merged, placed
 from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
-from pipeline.codec.records import ARROW_CONTENT_TYPE, DeadLetter, Decoded, Records, UndecodableError
-from pipeline.codec.scan import scan
+from pipeline.codec.records import ARROW_CONTENT_TYPE, DeadLetter, Decoded, Records, UndecodableError, taken
+from pipeline.codec.scan import completed, scan
 from pipeline.codec.twin import read_record
 
 # The scanners read memory by compiled loads that have no interpreted form.
@@ -22,11 +23,11 @@ def decode(records: Records) -> Decoded:
     """
     if records.content_types is None or ARROW_CONTENT_TYPE not in records.content_types:
         return decode_json(records)
-    arrow = [index for index, kind in enumerate(records.content_types) if kind == ARROW_CONTENT_TYPE]
-    if len(arrow) == len(records.values):
-        return read_arrow(records, arrow)
-    json = [index for index, kind in enumerate(records.content_types) if kind != ARROW_CONTENT_TYPE]
-    return merged([read_arrow(records, arrow), decode_by_twin(records, json)])
+    is_arrow = np.array([kind == ARROW_CONTENT_TYPE for kind in records.content_types])
+    arrow, json = np.flatnonzero(is_arrow), np.flatnonzero(~is_arrow)
+    if not len(json):
+        return read_arrow(records, arrow.tolist())
+    return merged([read_arrow(records, arrow.tolist()), placed(decode_json(taken(records, json)), json)])
 
 
 def decode_json(records: Records) -> Decoded:
@@ -34,9 +35,7 @@ def decode_json(records: Records) -> Decoded:
     if not _SCANS:
         return decode_by_twin(records, range(len(records.values)))
     scanned = scan(records)
-    if not scanned.left:
-        return scanned.decoded
-    return merged([scanned.decoded, decode_by_twin(records, scanned.left)])
+    return completed(scanned, decode_by_twin(records, scanned.left))
 
 
 def decode_by_twin(records: Records, indices: Sequence[int]) -> Decoded:

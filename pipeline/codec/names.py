@@ -50,6 +50,23 @@ def texts(names: Names) -> list[str]:
     return [data[start:end].decode() for start, end in itertools.pairwise(ends)]
 
 
+def indices_of(names: Names, added: list[str]) -> npt.NDArray[np.int32]:
+    """The index of each of some names, which become known by this; one more, -1, at the end for "none"."""
+    encoded = [name.encode() for name in added]
+    bounds = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(name) for name in encoded], out=bounds[1:])
+    return _indices_of(names, np.frombuffer(b"".join([*encoded, bytes(PADDING)]), np.uint8), bounds)
+
+
+@numba.njit(nogil=True, cache=True)
+def _indices_of(names: Names, data: Bytes, bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    found = np.full(len(bounds), -1, np.int32)
+    for number in range(len(bounds) - 1):
+        start = data.ctypes.data + bounds[number]
+        found[number] = index_of(names, start, bounds[number + 1] - bounds[number])
+    return found
+
+
 @numba.njit(nogil=True, cache=True)
 def index_of(names: Names, at: int, length: int) -> int:
     """The index of the name of `length` bytes at the address `at`, which becomes known by this."""

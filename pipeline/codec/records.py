@@ -65,3 +65,15 @@ class Decoded(NamedTuple):
     tokens: list[str]
     dead: list[DeadLetter]
     signed: list[SignedBlob]
+
+
+def taken(records: Records, positions: npt.NDArray[np.int64]) -> Records:
+    """The records at these positions."""
+    chosen = positions.tolist()
+    return Records(
+        [records.values[index] for index in chosen],
+        [records.keys[index] for index in chosen],
+        records.offsets[positions],
+        None if records.content_types is None else [records.content_types[index] for index in chosen],
+        None if records.times_ms is None else records.times_ms[positions],
+    )

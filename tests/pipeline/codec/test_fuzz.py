@@ -1,15 +1,15 @@
 """Seeded fuzzing: whatever a record holds, decode() answers, in bounded memory, and accounts for every record.
 
-`pytest -m long tests/pipeline/codec/test_fuzz.py` sends a million messages; the ordinary run a sample of them.
+WATTRATE_FUZZ_MESSAGES=1000000 sends a million messages (some two minutes); the ordinary run 40,000.
 """
 
 import json
+import os
 import random
 import resource
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import pytest
 
 from pipeline.codec.control import PREFIX, split_controls
 from pipeline.codec.decode import decode
@@ -113,12 +113,7 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
 
 
 def test_no_message_brings_the_decoder_down() -> None:
-    used, dead = fuzz(40_000, SEED)
-    assert used > 1_000
-    assert dead > 10_000
-
-
-@pytest.mark.long
-def test_no_message_of_a_million_brings_the_decoder_down() -> None:
-    used, dead = fuzz(1_000_000, SEED + 1)
-    assert used + dead <= 1_000_000
+    count = int(os.environ.get("WATTRATE_FUZZ_MESSAGES", "40000"))
+    used, dead = fuzz(count, SEED)
+    assert used > count // 40
+    assert dead > count // 4

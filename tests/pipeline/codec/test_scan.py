@@ -130,7 +130,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_twins_agree_on_drawn_mutations(data: st.DataObject) -> None:
     batch = []
