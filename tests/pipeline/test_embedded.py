@@ -1,6 +1,7 @@
 """The embedded parts as processes: what happens when ports are taken, folders are open, parents and parts die."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.processes import LOOPBACK, accepts, free_port
 from pipeline.embedded.stack import EmbeddedStore, Run, Stack, stop_running
 from pipeline.errors import EmbeddedError, StoreUnavailableError
-from pipeline.kafka import Admin
+from pipeline.kafka import Admin, Sender
 from pipeline.settings import Settings, load
 from pipeline.topics import READINGS, TOPICS
 
@@ -212,3 +213,19 @@ def test_ports_that_are_all_taken_are_told() -> None:
         taken.listen()
         with pytest.raises(EmbeddedError, match="are all taken"):
             free_port(65535)
+
+
+@pytest.mark.kafka
+def test_a_stack_with_apache_kafka_keeps_its_log_over_a_restart(settings: Settings) -> None:
+    if not (shutil.which("java") and shutil.which("mvn")):
+        pytest.skip("Apache Kafka needs Java 17 and Maven, which are not installed here")
+    ids, ends = set(), []
+    for _ in range(2):
+        with Stack.start(settings, kafka=True) as stack:
+            admin = Admin(stack.settings)
+            admin.create_topics(TOPICS, 2)
+            with Sender(stack.settings) as sender:
+                sender.broadcast(READINGS, b'{"control":"tick","time_ms":1}')
+            ids.add(admin.log_id(READINGS))
+            ends.append(admin.end_offsets(READINGS))
+    assert len(ids) == 1 and ends == [{0: 1, 1: 1}, {0: 2, 1: 2}]
