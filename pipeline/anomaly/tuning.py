@@ -12,9 +12,12 @@ from pipeline.errors import SettingsError
 # kind → parameter → default. docs/watch.md tells the meaning, unit and source of each.
 DEFAULTS: Final[Mapping[str, Mapping[str, float]]] = {
     "token_two_sites": {"speed_kmh": 150.0, "near_km": 0.5, "remember_h": 48.0, "open_h": 24.0},
-    "token_two_connectors": {},
-    "large_session": {"z": 6.0, "warm_up": 20.0, "window": 64.0, "least_kwh": 1.0},
-    "under_registration": {"drift": 0.5, "threshold": 8.0, "warm_up": 20.0, "clip": 3.0},
+    "token_two_chargers": {},
+    "large_session": {"z": 6.0, "warm_up": 20.0, "least_kwh": 1.0, "floor": 0.25},
+    "under_registration": {"threshold": 14.0, "warm_up": 20.0, "clip": 2.0, "kappa": 15.0, "least_kwh": 0.5},
+    "energy_above_rating": {"share": 1.15, "slack_kwh": 0.5},
+    "wrong_rating": {"share": 1.10, "sessions": 5.0, "slack_kwh": 0.5},
+    "zero_kwh_run": {"sessions": 3.0},
     "site_usage_shift": {"alpha": 0.15, "drift": 0.5, "threshold": 12.0, "warm_up_weeks": 3.0, "clip": 4.0},
     "site_silence": {"expected": 12.0, "warm_up_weeks": 2.0},
     "peer_gap": {"share": 0.6, "peers": 3.0, "sessions": 30.0},
