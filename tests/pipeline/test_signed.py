@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.signed import run
 from pipeline.codec.records import SignedBlob
 from pipeline.metering.columns import ABSENT_I64, SIGNED_FORGED, SIGNED_UNVERIFIABLE, SIGNED_VERIFIED
 from pipeline.metering.signed import Verifier, key_der_hex, verify
@@ -117,3 +118,9 @@ def test_the_pool_gives_the_same_answers_and_remembers_them(processes: int) -> N
             np.testing.assert_array_equal(pooled.states, direct.states)
             np.testing.assert_array_equal(pooled.register_mwh, direct.register_mwh)
         assert verifier.submit(blobs, keys).chunks == []
+
+
+def test_the_benchmark_runs_and_reads_the_known_registers() -> None:
+    result = run(20)
+    assert result["result_hash"] == run(20)["result_hash"]
+    assert result["blobs"] == 20

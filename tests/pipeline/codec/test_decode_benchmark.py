@@ -1,6 +1,7 @@
 """The benchmark of the decoder runs, and what it decodes has not changed."""
 
 from benchmarks.decode import run
+from pipeline.codec.warm import compile_ahead
 
 
 def test_each_form_is_measured_and_the_results_are_the_known_ones() -> None:
@@ -15,3 +16,7 @@ def test_each_form_is_measured_and_the_results_are_the_known_ones() -> None:
     }
     assert results["flat JSON, 1 % odd"].readings == 398
     assert results["Arrow"].readings == 4_000
+
+
+def test_compiling_ahead_decodes_one_record_of_each_kind() -> None:
+    assert compile_ahead() == 3
