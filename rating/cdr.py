@@ -83,9 +83,9 @@ def document(
     """The CDR of one settled session; `encode` writes it. Raises SessionError for a session with nothing in it."""
     write = _price_2_3_0 if ocpi_version == "2.3.0" else _price_2_2_1
     metered = settled.metered[row].tolist()
-    periods = list(_periods(pieces, int(sessions.first_piece[row]), int(sessions.n_pieces[row]), facts.tariff_id))
-    if not periods:
+    if not sessions.n_pieces[row]:
         raise SessionError(f"CDR {facts.id} would have no charging period: nothing was rated")
+    periods = list(_periods(pieces, int(sessions.first_piece[row]), int(sessions.n_pieces[row]), facts.tariff_id))
     lines = _tax_lines(book, settled, row, int(sessions.sheet[row]))
     total = (int(settled.total_excl_e4[row]), int(settled.total_incl_e4[row]))
     cdr: dict[str, Any] = {
@@ -189,15 +189,16 @@ def _runs(pieces: Pieces, first: int, count: int) -> Iterator[tuple[int, int, in
         pieces.energy_component,
         pieces.time_component,
     )
-    began, key, energy, length = 0, None, 0, 0
-    for start, end, mwh, *now in zip(*(column[rows].tolist() for column in columns), strict=True):
-        if now != key:
-            if key is not None:
-                yield began, key[0], energy, length
-            began, key, energy, length = start, now, 0, 0
-        energy, length = energy + mwh, length + end - start
-    if key is not None:
-        yield began, key[0], energy, length
+    rows_of = zip(*(column[rows].tolist() for column in columns), strict=True)
+    began, ended, energy, state, priced, timed = next(rows_of)
+    length = ended - began
+    for start, end, mwh, now, energy_by, time_by in rows_of:
+        if now != state or energy_by != priced or time_by != timed:
+            yield began, state, energy, length
+            began, energy, length, state, priced, timed = start, 0, 0, now, energy_by, time_by
+        energy += mwh
+        length += end - start
+    yield began, state, energy, length
 
 
 def _e4(amount: int, per_e4: int) -> int:
