@@ -101,7 +101,7 @@ def key_der_hex(key: str) -> str:
     """The DER of a public key, as hex, out of the forms in which vendors hand it out; "" when none is recognised.
 
     Read are hex (with blanks or colons) and base64 of the DER, PEM, OCA's `oca:base16:asn1:` form, a bare P-256 point,
-    and KEBA's and others' wrappers: any larger DER structure that holds the key.
+    and any larger DER structure that holds the key, as vendors (KEBA, certificates) wrap it.
     """
     der = _key_bytes(key)
     if len(der) == 65 and der[0] == 0x04:

@@ -91,7 +91,7 @@ def test_the_register_is_exact_and_the_last_one() -> None:
         lambda der: "oca:base16:asn1:" + der.hex(),
         lambda der: base64.b64encode(b"oca:base16:asn1:" + der.hex().encode()).decode(),
         lambda der: "-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(der).decode() + "\n-----END PUBLIC KEY-----\n",
-        lambda der: (b"\x30\x5f\x02\x02\x00\x01" + der).hex(),  # a DER structure around the key, as KEBA hands it out
+        lambda der: (b"\x30\x5f\x02\x02\x00\x01" + der).hex(),  # a DER structure around the key
         lambda der: der[-65:].hex(),  # the bare point
     ],
     ids=["hex", "spaced", "colons", "base64", "oca", "oca in base64", "pem", "wrapped", "point"],
