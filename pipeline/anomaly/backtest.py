@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from pipeline.anomaly.sessions import Finding, SessionFacts
-from pipeline.anomaly.tuning import DEFAULTS
 
 # A label of the Dundee file → the kinds that say the same.
 LABEL_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -66,7 +65,7 @@ def _kin(name: str, label: str) -> bool:
 
 def _above(session: SessionFacts) -> bool:
     able_mwh = session.rating_w * max(session.elapsed_ms, 0) / 3600
-    return (session.energy_mwh or 0) > able_mwh * DEFAULTS["wrong_rating"]["share"]
+    return (session.energy_mwh or 0) > able_mwh * 1.05
 
 
 def by_kind(findings: Iterable[Finding]) -> Counter[str]:

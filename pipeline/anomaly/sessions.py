@@ -4,11 +4,12 @@ Fed with settled sessions of the ledger or with the rows of a file: the same fin
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.anomaly.detectors import robust_z
 from pipeline.anomaly.events import SessionEvent, Severity
@@ -49,7 +50,7 @@ class Finding(NamedTuple):
     kind: str
     severity: Severity
     session: SessionFacts
-    evidence: dict[str, int | float | str]
+    evidence: Mapping[str, int | float | str]
     also: str = ""
 
 
@@ -69,11 +70,11 @@ class SessionWatch:
     group_of: dict[str, int] = field(default_factory=dict)  # model → group of peers
     rows: dict[tuple[str, int], int] = field(default_factory=dict)
     shift: ShiftState = field(default_factory=lambda: shift_state(64, 16))
-    window: np.ndarray = field(default_factory=lambda: np.zeros((64, WINDOW)))  # type: ignore[type-arg]
-    filled: np.ndarray = field(default_factory=lambda: np.zeros(64, np.int64))  # type: ignore[type-arg]
+    window: npt.NDArray[Any] = field(default_factory=lambda: np.zeros((64, WINDOW)))
+    filled: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(64, np.int64))
     zero_runs: dict[int, int] = field(default_factory=dict)
     ratings: dict[str, _Rating] = field(default_factory=dict)
-    _scratch: np.ndarray = field(default_factory=lambda: np.zeros(WINDOW))  # type: ignore[type-arg]
+    _scratch: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(WINDOW))
 
     def take(self, session: SessionFacts) -> Iterator[Finding]:
         """What this session shows."""
@@ -105,8 +106,11 @@ class SessionWatch:
         self.window = np.concatenate([self.window, np.zeros((more, WINDOW))])
         self.filled = np.concatenate([self.filled, np.zeros(more, np.int64)])
         fresh = shift_state(more, 1)
-        own = (np.concatenate([a, b]) for a, b in zip(self.shift[:3], fresh[:3], strict=True))
-        self.shift = ShiftState(*own, *self.shift[3:])
+        self.shift = self.shift._replace(
+            counts=np.concatenate([self.shift.counts, fresh.counts]),
+            seen=np.concatenate([self.shift.seen, fresh.seen]),
+            sums=np.concatenate([self.shift.sums, fresh.sums]),
+        )
 
     def _energy(self, session: SessionFacts) -> Iterator[Finding]:
         energy = session.energy_mwh or 0
@@ -226,7 +230,7 @@ def _overlaps(
         first, second = conflict.first.session_key, conflict.second.session_key
         if conflict.found:
             severity: Severity = "warning" if conflict.kind == "token_two_sites" else "info"
-            evidence = {"other_session": first, "overlap_s": -conflict.gap_ms // 1000}
+            evidence: dict[str, int | float | str] = {"other_session": first, "overlap_s": -conflict.gap_ms // 1000}
             standing[f"{first}-{second}"] = Finding(conflict.kind, severity, by_key[second], evidence, also=first)
         else:
             standing.pop(f"{first}-{second}", None)
