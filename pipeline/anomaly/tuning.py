@@ -14,7 +14,7 @@ DEFAULTS: Final[Mapping[str, Mapping[str, float]]] = {
     "token_two_sites": {"speed_kmh": 150.0, "near_km": 0.5, "remember_h": 48.0, "open_h": 24.0},
     "token_two_chargers": {},
     "large_session": {"z": 6.0, "warm_up": 20.0, "least_kwh": 1.0, "floor": 0.25},
-    "under_registration": {"threshold": 14.0, "warm_up": 20.0, "clip": 2.0, "kappa": 15.0, "least_kwh": 0.5},
+    "under_registration": {"threshold": 10.0, "warm_up": 20.0, "clip": 2.0, "kappa": 15.0, "least_kwh": 0.5},
     "energy_above_rating": {"share": 1.15, "slack_kwh": 0.5},
     "wrong_rating": {"share": 1.10, "sessions": 5.0, "slack_kwh": 0.5},
     "zero_kwh_run": {"sessions": 3.0},
