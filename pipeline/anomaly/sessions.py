@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -62,6 +63,14 @@ class _Rating:
     said: bool = False
 
 
+class _Saved(msgspec.Struct):
+    group_of: dict[str, int]
+    rows: list[tuple[str, int]]
+    zero_runs: dict[int, int]
+    ratings: dict[str, tuple[int, bool]]
+    arrays: dict[str, bytes]
+
+
 @dataclass
 class SessionWatch:
     """The fold's state. Rows of the arrays are connectors, in the order of their first session."""
@@ -88,6 +97,36 @@ class SessionWatch:
         if session.energy_mwh > 0 and not any(finding.severity == "critical" for finding in impossible):
             yield from self._size(session, row)
             yield from self._share(session, row)
+
+    def saved(self) -> dict[str, Any]:
+        """All of it as plain values and bytes."""
+        used = len(self.rows)
+        return {
+            "group_of": self.group_of,
+            "rows": [list(key) for key in self.rows],
+            "zero_runs": self.zero_runs,
+            "ratings": {name: [rating.above, rating.said] for name, rating in self.ratings.items()},
+            "arrays": {name: array[:used].tobytes() if own else array.tobytes() for name, array, own in self._arrays()},
+        }
+
+    def restore(self, payload: bytes) -> None:
+        """Put back what `saved` gave, encoded as msgpack."""
+        saved = msgspec.msgpack.decode(payload, type=_Saved)
+        self.group_of, self.zero_runs = saved.group_of, saved.zero_runs
+        self.rows = {(charge_point, connector): n for n, (charge_point, connector) in enumerate(saved.rows)}
+        self.ratings = {name: _Rating(above, said) for name, (above, said) in saved.ratings.items()}
+        while len(self.filled) <= len(self.rows):
+            self._grow()
+        for name, array, _ in self._arrays():
+            values = np.frombuffer(saved.arrays[name], array.dtype)
+            array.reshape(-1)[: len(values)] = values
+
+    def _arrays(self) -> list[tuple[str, npt.NDArray[Any], bool]]:
+        """Name, array, whether its rows are connectors."""
+        own = [("window", self.window), ("filled", self.filled)]
+        own += [("counts", self.shift.counts), ("seen", self.shift.seen), ("sums", self.shift.sums)]
+        peers = [("pool", self.shift.pool), ("pooled", self.shift.pooled)]
+        return [(name, array, True) for name, array in own] + [(name, array, False) for name, array in peers]
 
     def _of(self, kind: str, parameter: str, session: SessionFacts) -> float:
         return self.tuning.of(kind, parameter, session.model, session.site)

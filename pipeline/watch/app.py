@@ -6,6 +6,7 @@ its own consumer and producer.
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -23,7 +24,7 @@ from pipeline.watch.courier import Courier
 from pipeline.watch.feed import Feed
 from pipeline.watch.rules import Rules
 from pipeline.watch.watch import Watch
-from pipeline.watch.watchdog import Watched
+from pipeline.watch.watchdog import Verdict, Watched
 
 LOG = Log("watch")
 _LOOK_S = 1.0
@@ -46,6 +47,7 @@ class Parts(Service):
         self.restarts = 0
         self.failure: BaseException | None = None
         self._watched = {feed.topic: Watched(feed.topic) for feed in watch.feeds}
+        self._watched["sweep"] = Watched("sweep", silent_s=300.0)
         self._deliveries: dict[str, asyncio.Task[None]] = {}
         super().__init__(**options)
 
@@ -57,6 +59,7 @@ class Parts(Service):
             self._deliver(courier)
         for feed in self.watch.feeds:
             feed.start()
+        self.watch.sweep.start()
         while not self.should_stop:
             await self.sleep(_LOOK_S)
             await self._look()
@@ -68,6 +71,7 @@ class Parts(Service):
         await self.watch.catch_up()
         for feed in self.watch.feeds:
             await self._judge(feed)
+        await self._judge_sweep()
         for courier in self.watch.couriers:
             task = self._deliveries[courier.sink.name]
             if task.done() and not self.should_stop:
@@ -76,22 +80,32 @@ class Parts(Service):
                 self._deliver(courier)
 
     async def _judge(self, feed: Feed) -> None:
-        failed = feed.failure is not None
         verdict = self._watched[feed.topic].judge(
-            time.monotonic(), feed.beat_s, feed.progress_s, feed.lag, failed=failed
+            time.monotonic(), feed.beat_s, feed.progress_s, feed.lag, failed=feed.failure is not None
         )
+        await self._act(verdict, feed.topic, feed.failure, feed.restart)
+
+    async def _judge_sweep(self) -> None:
+        sweep, now = self.watch.sweep, time.monotonic()
+        verdict = self._watched["sweep"].judge(now, sweep.beat_s, now, 0, failed=sweep.failure is not None)
+        await self._act(verdict, "sweep", sweep.failure, sweep.start)
+
+    async def _act(
+        self, verdict: Verdict, part: str, failure: BaseException | None, restart: Callable[[], None]
+    ) -> None:
         if verdict == "give_up":
-            self.failure = feed.failure or WattrateError(f"the reader of {feed.topic} hangs again and again")
-            LOG.error("giving up", topic=feed.topic, reason=str(self.failure))
+            self.failure = failure or WattrateError(f"{part} hangs again and again; see the log above")
+            LOG.error("giving up", part=part, reason=repr(self.failure))
             await self.crash(self.failure)
         elif verdict == "restart":
-            LOG.error("restarting a feed", topic=feed.topic, reason=str(feed.failure or "no progress"))
+            LOG.error("restarting", part=part, reason=repr(failure) if failure else "no progress")
             self.restarts += 1
-            await asyncio.to_thread(feed.restart)
+            await asyncio.to_thread(restart)
 
     async def on_stop(self) -> None:
-        """Feeds finish and save, then couriers, then connections."""
-        await asyncio.gather(*(asyncio.to_thread(feed.stop, _STOP_S) for feed in self.watch.feeds))
+        """Feeds and sweep finish and save, then couriers, then connections."""
+        ends = [*(feed.stop for feed in self.watch.feeds), self.watch.sweep.stop]
+        await asyncio.gather(*(asyncio.to_thread(stop, _STOP_S) for stop in ends))
         for task in self._deliveries.values():
             task.cancel()
         await asyncio.gather(*self._deliveries.values(), return_exceptions=True)

@@ -33,6 +33,10 @@ class Places:
         """Its model; "" when it is not known."""
         return self._found(charge_point_id).model
 
+    def rating_w(self, charge_point_id: str, connector_id: int) -> int:
+        """What the connector can give, W; 0 when it is not known."""
+        return self._data.resolve(charge_point_id, connector_id, "", 0).max_power_w
+
     def coordinates(self, charge_point_id: str) -> tuple[str, str]:
         """Latitude and longitude in degrees as published; "" when they are not known."""
         found = self._found(charge_point_id)

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from pipeline import topics
 from pipeline.anomaly.events import AlertEvent, encode
 from pipeline.clickhouse import Store
-from pipeline.errors import BrokerUnavailableError, StoreUnavailableError, WattrateError
+from pipeline.errors import BrokerUnavailableError, StoreUnavailableError
 from pipeline.kafka import Sender
 from pipeline.log import Log
 from pipeline.settings import Settings
@@ -21,6 +21,7 @@ from pipeline.watch.life import AlertBook
 from pipeline.watch.places import Places
 from pipeline.watch.rules import Rules
 from pipeline.watch.sinks import sinks
+from pipeline.watch.sweep import Sweep
 from pipeline.watch.ticker import Ticker
 
 LOG = Log("watch")
@@ -44,6 +45,7 @@ class Watch:
             Feed(settings, topics.ALERTS, self._alert_handler),
             Feed(settings, topics.SESSION_EVENTS, self._session_handler),
         ]
+        self.sweep = Sweep(settings, rules, self.places)
         self._ledger_thread = ThreadPoolExecutor(1, "watch-ledger")
         self._loop: asyncio.AbstractEventLoop | None = None
         self.recovered = False
@@ -171,11 +173,7 @@ class Watch:
     def trouble(self) -> list[str]:
         """What does not work now, one line each."""
         found = [f"{feed.topic}: {feed.trouble}" for feed in self.feeds if feed.trouble]
+        found += [f"sweep: {self.sweep.trouble}"] if self.sweep.trouble else []
         found += [f"ticks: {self.ticker.trouble}"] if self.ticker.trouble else []
         found += [f"{courier.sink.name}: {courier.trouble}" for courier in self.couriers if courier.trouble]
-        return found
-
-    def failure(self) -> WattrateError | None:
-        """The error that ends the process, if one must."""
-        found = next((feed.failure for feed in self.feeds if isinstance(feed.failure, WattrateError)), None)
         return found

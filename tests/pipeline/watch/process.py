@@ -82,7 +82,8 @@ class WatchThread(Page):
         while not self._ending.is_set():
             await asyncio.sleep(0.05)
         await app.stop()
-        app.consumer._thread.thread_loop.close()  # of a consumer that Faust makes and never starts
+        unused: Any = app.consumer  # Faust makes it and never starts it
+        unused._thread.thread_loop.close()
 
     @contextmanager
     def running(self) -> Iterator["WatchThread"]:
