@@ -20,7 +20,7 @@ from pipeline.errors import DocumentError
 from pipeline.read.cursor import Cursor
 
 BATCH_ROWS: Final = 65_536
-_ASK_ROWS: Final = 500_000  # rows asked of the store at once, about
+_ASK_ROWS: Final = 2_000_000  # rows asked of the store at once, about
 
 _UTC_MS: Final = pa.timestamp("ms", "UTC")
 _IDENTITY: Final[tuple[tuple[str, pa.DataType], ...]] = (

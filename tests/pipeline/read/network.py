@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.clickhouse import Store
 from pipeline.codec.control import Control, Tick, encode_control
+from pipeline.codec.records import Records
 from pipeline.kafka import Admin, Sender
 from pipeline.publication import publish, read_documents
+from pipeline.rate.engine import Engine
+from pipeline.rate.past import NOTHING, Past, SessionName
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
 from pipeline.topics import READINGS
@@ -16,6 +22,7 @@ from rating.cdr import timestamp
 
 NOON_MS = 1_717_408_800_000  # Monday 3 June 2024, 10:00 UTC = 12:00 in Berlin
 MINUTE_MS = 60_000
+DRIVER = "BERT"
 
 DAY_AND_NIGHT: dict[str, Any] = {
     "country_code": "DE",
@@ -113,6 +120,23 @@ def charging(
     yield message(charge_point, transaction, first_minute + minutes, first_wh + minutes * 11_000 // 60, "stop")
 
 
+def parked_session() -> Iterator[tuple[str, dict[str, Any]]]:
+    """4711: charging 12:00 to 13:00 by local time, 11 kWh, then parked until 13:20."""
+    *first, _ = charging("BREMEN-1", "4711")
+    yield from first
+    yield message("BREMEN-1", "4711", 60, 111_000, state="SuspendedEV")
+    yield message("BREMEN-1", "4711", 80, 111_000, "stop")
+
+
+def jumping() -> Iterator[tuple[str, dict[str, Any]]]:
+    """4714: the meter rises by 300 kWh within ten minutes and stays there."""
+    yield message("BREMEN-1", "4714", 90, 111_000, "start", id_token=DRIVER)
+    yield message("BREMEN-1", "4714", 100, 112_000)
+    yield message("BREMEN-1", "4714", 110, 412_000)
+    yield message("BREMEN-1", "4714", 120, 413_000)
+    yield message("BREMEN-1", "4714", 130, 414_000, "stop")
+
+
 def send(settings: Settings, messages: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Put records into the log."""
     with Sender(settings) as sender:
@@ -138,5 +162,25 @@ def tick(settings: Settings, minute: int) -> None:
 
 
 def rate(settings: Settings, drain_s: float = 0.5) -> None:
-    """Run a worker until the log is used up."""
+    """Run a worker until the log is used up; the kernels are compiled before it joins its group."""
+    compile_kernels()
     Worker(settings, Admin(settings)).run(drain_s=drain_s)
+
+
+class _NoPast:
+    """No session was heard of before."""
+
+    def prefetch(self, names: Iterable[SessionName]) -> None:
+        """Nothing to fetch."""
+
+    def past(self, name: SessionName) -> Past:
+        """Nothing is known."""
+        return NOTHING
+
+
+@cache
+def compile_kernels() -> None:
+    """Rate one session in memory, so that what numba compiles is there."""
+    values = [json.dumps(value).encode() for _, value in charging("WARM-1", "1")]
+    engine = Engine(1, _NoPast(), lambda data, version: data)
+    engine.process({0: Records(values, [b"WARM-1"] * len(values), np.arange(len(values)))})

@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from pipeline.clickhouse import Store
+from pipeline.commands.explain import command
+from pipeline.errors import DocumentError
+from pipeline.read.explanation import explanation
+from pipeline.read.session_rows import HELD, OPEN, SETTLED, load
+from pipeline.read.sessions import find
+from tests.pipeline.read.conftest import Run
+
+
+def test_a_session_is_found_by_every_name_that_people_have_for_it(store: Store) -> None:
+    by_session = find(store, "BREMEN-1*4711")
+    assert by_session.charge_point_id == "BREMEN-1"
+    for name in ("4711", "BREMEN-1*4711-C", by_session.key, by_session.key.upper()):
+        assert find(store, name) == by_session
+
+
+def test_an_open_session_is_found_before_it_has_a_cdr(store: Store) -> None:
+    assert find(store, "4712") == find(store, "BREMEN-2*4712")
+
+
+def test_a_name_that_nobody_knows_says_what_names_there_are(store: Store) -> None:
+    with pytest.raises(DocumentError, match="no session is called '9999': give a session id"):
+        find(store, "9999")
+
+
+def test_a_bill_names_price_element_step_tax_and_total(run: Run) -> None:
+    shown = run(command, "4711").output
+    assert "Marktplatz, Am Markt 1, Bremen; charge point BREMEN-1" in shown
+    assert "Mon 03 Jun 2024 12:00:00 to 13:20:00 (Europe/Berlin), 1 h 20 min" in shown
+    assert "ENERGY 5.5 kWh at 0.50/kWh" in shown
+    assert "between 08:00 and 12:30 (Europe/Berlin)" in shown
+    assert "FLAT at 1.00" in shown
+    assert "PARKING_TIME 20 min at 6.00/h" in shown
+    assert "billed in steps of 15 min" in shown
+    # 1 flat + 5.5 × 0.50 + 5.5 × 0.40 + 30 min × 6.00/h = 8.95; VAT 19 % of 7.95 and 7 % of 1.00
+    assert "Total before tax                                                      8.95" in shown
+    assert "To pay, EUR                                                          10.53" in shown
+
+
+def test_the_same_as_json_with_amounts_as_decimals(run: Run, store: Store) -> None:
+    told = json.loads(run(command, "4711", "--json").output)
+    assert told["session"]["state"] == SETTLED
+    assert told["bill"]["total_excl"] == "8.95"
+    assert told["bill"]["energy_kwh"] == "11"
+    assert told["bill"]["differs"] == ""
+    assert [cdr["revision"] for cdr in told["cdrs"]] == [1]
+    assert "readings" not in told
+    document = store.scalar("SELECT document FROM cdrs WHERE transaction_id = '4711'")
+    assert json.loads(document)["total_cost"] == {"excl_vat": 8.95, "incl_vat": 10.53}
+
+
+def test_readings_behind_each_amount(run: Run) -> None:
+    told = json.loads(run(command, "4711", "--readings", "--json").output)
+    energy = [line for line in told["bill"]["lines"] if line["row"] == "ENERGY"]
+    assert [reading["register_kwh"] for reading in energy[0]["readings"]] == ["100", "101.833"]
+    assert [reading["register_kwh"] for reading in told["readings"]][-1] == "111"
+    assert "Meter readings" in run(command, "4711", "--readings").output
+
+
+def test_an_open_session_tells_its_cost_so_far_and_the_bill_as_if_it_ended_now(run: Run) -> None:
+    told = json.loads(run(command, "4712", "--json").output)
+    assert told["session"]["state"] == OPEN
+    assert told["bill"]["cost_so_far"] == "3.75"  # 1 flat + 5.5 × 0.50
+    assert told["bill"]["total_excl"] == "4.00"  # half a kWh more to the step of 1 kWh
+    assert "open, 3.75 EUR so far" in run(command, "4712").output
+
+
+def test_a_session_without_a_tariff_is_explained_too(run: Run) -> None:
+    told = json.loads(run(command, "4713", "--json").output)
+    assert told["session"]["state"] == HELD
+    assert told["bill"] is None
+    assert told["held"]["reason"] == "unknown_tariff"
+    assert told["held"]["energy_kwh"] == "11"
+    assert "no tariff was known" in run(command, "4713").output
+
+
+def test_held_energy_is_named_with_its_reason(store: Store) -> None:
+    told = explanation(store, load(store, find(store, "4714")))
+    assert told["held"]["energy_kwh"] == "300"
+    assert told["held"]["because"] == "the meter jumped further than the connector can deliver"
+    assert told["bill"]["energy_kwh"] == "3"
