@@ -197,8 +197,23 @@ class Ledger:
 
     def tiling(self, partition: int, from_offset: int = 0) -> list[Marker]:
         """Like `markers`, up to the first hole. Raises IntegrityError where two overlap."""
+        return self._tiled(partition, self.markers(partition, from_offset))
+
+    def tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
+        """The tiling of each partition from its first marker on, asked for at once."""
+        found: dict[int, list[Marker]] = {partition: [] for partition in partitions}
+        names = ", ".join(str(int(partition)) for partition in partitions) or "NULL"
+        for marker in self._markers(
+            "SELECT {columns} FROM markers WHERE log_id = {log} AND partition IN ({names}) "
+            "ORDER BY partition, first_offset",
+            names=names,
+        ):
+            found[marker.partition].append(marker)
+        return {partition: self._tiled(partition, markers) for partition, markers in found.items()}
+
+    def _tiled(self, partition: int, markers: Iterable[Marker]) -> list[Marker]:
         tiles: list[Marker] = []
-        for marker in self.markers(partition, from_offset):
+        for marker in markers:
             end = tiles[-1].last_offset + 1 if tiles else marker.first_offset
             if marker.first_offset < end:
                 raise IntegrityError(

@@ -29,6 +29,11 @@ def kernel(function: Function) -> Function:
     return _cached(function, _njit(**_OPTIONS)(function))
 
 
+def part(function: Function) -> Function:
+    """Compile a function that only other compiled code calls: no wrapper for Python, which takes long to compile."""
+    return _cached(function, _njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+
+
 def inlined(function: Function) -> Function:
     """Compile a function that always becomes part of its caller."""
     return _cached(function, _njit(**_OPTIONS, forceinline=True)(function))

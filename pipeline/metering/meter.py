@@ -11,7 +11,7 @@ from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, R
 from pipeline.metering.run import Run
 from pipeline.metering.sessions import alert_once
 from pipeline.metering.step import defer, lose_stop, start, step
-from rating.jit import kernel
+from rating.jit import kernel, part
 
 DONE: Final = -1
 ADVANCE: Final = 0
@@ -20,7 +20,7 @@ BEGIN: Final = 2
 END: Final = 3
 
 
-@kernel
+@part
 def short_of_room(run: Run, connectors: int) -> bool:
     """Whether the next sample might not find room; a tick may write rows for each connector of its partition."""
     room = ROOM + 2 * connectors
@@ -33,7 +33,7 @@ def short_of_room(run: Run, connectors: int) -> bool:
     )
 
 
-@kernel
+@part
 def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
     """What a tick at `time_ms` does to one connector: lost stops, silence."""
     row = run.desk.connectors[connector]
@@ -50,7 +50,7 @@ def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
         alert_once(run.desk, cause, connector, kinds.SILENCE, time_ms, silent_ms, most_ms, row.heard_ms)
 
 
-@kernel
+@part
 def tick(run: Run, cause: int) -> None:
     """Time has passed for every connector of the tick's partition."""
     time_ms = run.desk.samples[cause].time_ms
@@ -63,7 +63,7 @@ def tick(run: Run, cause: int) -> None:
         connector = run.desk.connectors[connector].follows
 
 
-@kernel
+@part
 def route(run: Run, cause: int, connector: int) -> int:
     """The connector a sample without one belongs to (OCPP 1.6 stops name only the transaction)."""
     sample = run.desk.samples[cause]
@@ -81,7 +81,7 @@ def route(run: Run, cause: int, connector: int) -> int:
     return remembered
 
 
-@kernel
+@part
 def advance(run: Run, first: int, stop: int) -> int:
     """Meter the samples [first, stop) of the segment; returns DONE, or the index at which more room is needed."""
     for i in range(first, stop):
@@ -101,24 +101,37 @@ def advance(run: Run, first: int, stop: int) -> int:
     return DONE
 
 
+@part
+def take_up(run: Run, first: int, stop: int) -> int:
+    """Meter what waited: `run.todo` from `first` to `stop`; a connector that must wait again keeps the rest waiting."""
+    for k in range(first, stop):
+        cause, connector = run.todo[k].cause, run.todo[k].connector
+        if short_of_room(run, 0) or run.periods[0].start_ms < ROOM:
+            return k
+        sample = run.desk.samples[cause]
+        if run.desk.connectors[connector].dirty:
+            defer(run.desk, cause, connector, kinds.WHY_DIRTY)
+        elif sample.kind == KIND_TICK:
+            timeout(run, cause, connector, sample.time_ms)
+        else:
+            step(run, cause, connector)
+    return DONE
+
+
 @kernel
 def meter(run: Run, how: int, first: int, stop: int, connector: int) -> int:
-    """The one way in, so that all of it is compiled once.
+    """The one way in, so that all of it is compiled once; returns DONE, or the index at which more room is needed.
 
-    ADVANCE meters the samples [first, stop) and returns DONE, or the index at which more room is needed. The others
-    do one thing for sample `first` on `connector`: RESUME meters a deferred sample, or the share of one connector in
-    a deferred tick; BEGIN opens a session whose start was never heard; END ends one whose stop was not.
+    ADVANCE meters the samples [first, stop), RESUME those that `run.todo` names in [first, stop). BEGIN opens, for
+    sample `first` on `connector`, a session whose start was never heard; END ends one whose stop was not.
     """
     if how == ADVANCE:
         return advance(run, first, stop)
-    sample = run.desk.samples[first]
-    run.desk.connectors[connector].dirty = 0
+    if how == RESUME:
+        return take_up(run, first, stop)
     if how == BEGIN:
+        sample = run.desk.samples[first]
         start(run, first, connector, sample, sample.time_ms)
-    elif how == END:
-        lose_stop(run, first, connector)
-    elif sample.kind == KIND_TICK:
-        timeout(run, first, connector, sample.time_ms)
     else:
-        step(run, first, connector)
+        lose_stop(run, first, connector)
     return DONE

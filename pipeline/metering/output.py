@@ -4,13 +4,16 @@ Layout only. Every row names the sample that caused it (`cause`, its index in th
 ledger follows from that sample alone.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.void]
-ROOM: Final = 32_768  # rows that one sample may write at most, kept free before it is looked at
+Record = Any  # a record of a structured array: compiled code reads its fields as attributes
+ROOM: Final = 16_384  # rows that one sample may write at most, kept free before it is looked at
+
+INTERVAL_ROOM: Final = 4_096  # pieces that one interval may be cut into; a tariff that cuts finer is held
 
 # One row a sample: what the pass needs to know of it (the first four), and what it says of it.
 FACT_DTYPE = np.dtype(
@@ -93,6 +96,9 @@ EVENT_DTYPE = np.dtype(
     align=True,
 )
 
+# Samples that wait for `rerate`, with the connector they are of.
+TODO_DTYPE = np.dtype([("cause", np.int32), ("connector", np.int32)])
+
 # Positions in `Output.count`.
 N_PIECES: Final = 0
 N_SESSIONS: Final = 1
@@ -113,12 +119,12 @@ class Output(NamedTuple):
 
 def new_output(samples: int) -> Output:
     """Room for a segment of so many samples; `grown` adds more when the pass asks for it."""
-    rows = 2 * samples + 2 * ROOM
+    rows = 2 * samples
     return Output(
-        np.zeros(rows, PIECE_DTYPE),
-        np.zeros(rows // 4, SESSION_DTYPE),
-        np.zeros(rows, PIECE_DTYPE),
-        np.zeros(rows, EVENT_DTYPE),
+        np.zeros(rows + 2 * ROOM, PIECE_DTYPE),
+        np.zeros(samples + ROOM, SESSION_DTYPE),
+        np.zeros(rows + 3 * ROOM, PIECE_DTYPE),
+        np.zeros(rows + 8 * ROOM, EVENT_DTYPE),
         np.zeros(COUNTS, np.int64),
     )
 

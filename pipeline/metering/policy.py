@@ -5,6 +5,7 @@ configuration.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,7 @@ LIMITS_DTYPE = np.dtype(
         ("released", np.int64),  # 1 where a person said that what was held is to be billed
     ]
 )
-Limits = np.void  # a record of LIMITS_DTYPE
+Limits = Any  # a record of LIMITS_DTYPE: compiled code reads its fields as attributes
 
 
 def limits_of(

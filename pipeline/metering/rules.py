@@ -4,18 +4,17 @@ A rule looks at the state and one reading and says an alert, at most once a sess
 session, because what it would bill is known to be wrong. Cross-connector rules live in `pipeline.watch`.
 """
 
-import numpy as np
-
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, FLAG_OFFLINE, FLAG_TIME_UNUSABLE
+from pipeline.metering.output import Record
 from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk
 from pipeline.metering.sessions import alert, alert_once, hold
 from pipeline.metering.state import NONE
-from rating.jit import kernel
+from rating.jit import part
 
 
-@kernel
+@part
 def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
     """Rules on one metered interval: a register that stands still, and power above the rating."""
     row = desk.connectors[connector]
@@ -36,7 +35,7 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
             alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, power_mw, most_mw, start_ms)
 
 
-@kernel
+@part
 def _unit_error(energy_mwh: int, flow_mwh: int, limits: Limits) -> bool:
     """Whether the register is about 1000 times the integral of the power, or a thousandth of it."""
     least, most = min(energy_mwh, flow_mwh), max(energy_mwh, flow_mwh)
@@ -45,7 +44,7 @@ def _unit_error(energy_mwh: int, flow_mwh: int, limits: Limits) -> bool:
     return most * limits.unit_low_permille <= least * 1_000_000 <= most * limits.unit_high_permille
 
 
-@kernel
+@part
 def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     """Rules on a whole session, before it settles: unit error, energy above what the rating allows, zero runs."""
     row = desk.connectors[connector]
@@ -72,8 +71,8 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
         )
 
 
-@kernel
-def phases(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
+@part
+def phases(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     """A phase that carried current in this session carries none while another does."""
     if sample.phases_said != 3:
         return
@@ -83,7 +82,7 @@ def phases(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
     row.phases_live = max(row.phases_live, sample.phases_live)
 
 
-@kernel
+@part
 def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -> None:
     """Idle overstay: parked for long after charging ended."""
     row = desk.connectors[connector]
@@ -101,8 +100,8 @@ def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -
         )
 
 
-@kernel
-def heard(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
+@part
+def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     """The rhythm of a connector's messages, and the drift of its clock (CUSUM of Page 1954 on the arrival lag)."""
     row = desk.connectors[connector]
     if row.heard_ms > 0 and sample.received_ms > row.heard_ms:
@@ -113,23 +112,21 @@ def heard(desk: Desk, cause: int, connector: int, sample: np.void) -> None:
     if sample.flags & (FLAG_OFFLINE | FLAG_TIME_UNUSABLE):
         return
     lag_ms = sample.received_ms - sample.time_ms
+    if abs(lag_ms) <= desk.limits[0].drift_slack_ms:
+        row.drifting = 0
     row.drift_up_ms = max(0, row.drift_up_ms + abs(lag_ms) - desk.limits[0].drift_slack_ms)
     if row.drift_up_ms > 16 * desk.limits[0].drift_alarm_ms:
         row.drift_up_ms = 0
-        alert(
-            desk,
-            cause,
-            connector,
-            row.session_key,
-            kinds.CLOCK_DRIFT,
-            sample.received_ms,
-            lag_ms,
-            desk.limits[0].drift_alarm_ms,
-            row.heard_ms,
-        )
+        if row.drifting == 0:
+            row.drifting = 1
+            alarm_ms = desk.limits[0].drift_alarm_ms
+            alert(
+                desk, cause, connector, row.session_key, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, alarm_ms,
+                row.heard_ms,
+            )  # fmt: skip
 
 
-@kernel
+@part
 def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: int) -> None:
     """Energy that flowed outside any transaction."""
     if energy_mwh >= desk.limits[0].outside_alert_mwh:
@@ -147,8 +144,8 @@ def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: in
         )
 
 
-@kernel
-def note_level(row: np.void, sample: np.void) -> None:
+@part
+def note_level(row: Record, sample: Record) -> None:
     """Remember the power and current that hold from this sample on."""
     if sample.power_mw != ABSENT_I64:
         row.power_mw = sample.power_mw

@@ -39,6 +39,7 @@ class Run(NamedTuple):
     roster: Rows
     defaults: Rows
     detached: npt.NDArray[np.uint64]  # sorted keys of sessions that only `rerate` may touch
+    todo: Rows  # TODO_DTYPE: what RESUME takes
     pieces: Rows
     sessions: Rows
     closed: Rows
@@ -54,10 +55,13 @@ def new_run(
     samples: Rows,
     facts: Rows,
     out: Output,
+    todo: Rows,
 ) -> Run:
-    """A pass over `samples` with room in `out`."""
+    """A pass over `samples`, or over those of them that `todo` names, with room in `out`."""
     desk = Desk(state.connectors, limits, samples, facts, out.events, out.count)
-    return Run(desk, book, state.marks, state.periods, roster, defaults, detached, out.pieces, out.sessions, out.closed)
+    return Run(
+        desk, book, state.marks, state.periods, roster, defaults, detached, todo, out.pieces, out.sessions, out.closed
+    )
 
 
 def empty_roster(partitions: int) -> Rows:

@@ -7,12 +7,22 @@ import numpy as np
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import SIGNED_FORGED
-from pipeline.metering.output import ALERT, BEGUN, FLAT, N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS
+from pipeline.metering.output import (
+    ALERT,
+    BEGUN,
+    FLAT,
+    INTERVAL_ROOM,
+    N_CLOSED,
+    N_EVENTS,
+    N_PIECES,
+    N_SESSIONS,
+    Record,
+)
 from pipeline.metering.run import Desk, Run
 from pipeline.metering.state import NONE
 from rating.columns import CHARGING, PARKING, RESERVATION_EXPIRED, SPLIT_READING, Marks, Pieces
-from rating.jit import kernel
-from rating.kernel import OUT_OF_BOUNDS, flat_component, rate_interval
+from rating.jit import kernel, part
+from rating.kernel import NO_ROOM, OUT_OF_BOUNDS, flat_component, rate_interval
 from rating.ratesheet import SLOT_EXPIRED_FLAT, SLOT_FLAT, SLOT_RESERVATION_FLAT
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -30,7 +40,7 @@ def mixed(a: np.uint64, b: np.uint64) -> np.uint64:
     return x if x != np.uint64(0) else _GOLDEN
 
 
-@kernel
+@part
 def alert(
     desk: Desk,
     cause: int,
@@ -58,7 +68,7 @@ def alert(
     desk.count[N_EVENTS] = at + 1
 
 
-@kernel
+@part
 def tell(
     desk: Desk, what: int, code: int, cause: int, connector: int, session_key: np.uint64, time_ms: int, value: int
 ) -> None:
@@ -67,7 +77,7 @@ def tell(
     desk.events[desk.count[N_EVENTS] - 1].what = what
 
 
-@kernel
+@part
 def alert_once(
     desk: Desk, cause: int, connector: int, kind: int, time_ms: int, value: int, threshold: int, since_ms: int
 ) -> None:
@@ -80,14 +90,14 @@ def alert_once(
     alert(desk, cause, connector, row.session_key, kind, time_ms, value, threshold, since_ms)
 
 
-@kernel
-def hold(row: np.void, reason: int) -> None:
+@part
+def hold(row: Record, reason: int) -> None:
     """Hold the session for `reason`; the first reason stays."""
     if row.hold == kinds.HOLD_NONE:
         row.hold = reason
 
 
-@kernel
+@part
 def set_mark(run: Run, connector: int, time_ms: int) -> bool:
     """What holds from `time_ms` on; False where the connector has no room for another mark."""
     row = run.desk.connectors[connector]
@@ -106,14 +116,14 @@ def set_mark(run: Run, connector: int, time_ms: int) -> bool:
     return True
 
 
-@kernel
+@part
 def reset_marks(run: Run, connector: int, time_ms: int) -> None:
     """Start afresh at a register: one mark with what holds now."""
     run.desk.connectors[connector].n_marks = 0
     set_mark(run, connector, time_ms)
 
 
-@kernel
+@part
 def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, time_ms: int, token: int) -> None:
     """Open a session on the connector at `time_ms`; the register comes separately."""
     row = run.desk.connectors[connector]
@@ -159,8 +169,8 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
         alert_once(run.desk, cause, connector, kinds.UNKNOWN_REFERENCE, time_ms, 0, 0, time_ms)
 
 
-@kernel
-def _joined(run: Run, row: np.void, at: int) -> None:
+@part
+def _joined(run: Run, row: Record, at: int) -> None:
     """Join the piece at `at` to the session's last period, or make it a new one."""
     piece = run.pieces[at]
     if row.tail > 0:
@@ -198,7 +208,7 @@ def _joined(run: Run, row: np.void, at: int) -> None:
     row.periods += 1
 
 
-@kernel
+@part
 def rate(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
     """Rate [start_ms, end_ms) of the open session under its marks; pieces go to the output and to its periods."""
     row = run.desk.connectors[connector]
@@ -213,17 +223,18 @@ def rate(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, energ
     first = run.desk.count[N_PIECES]
     base = connector * run.desk.limits[0].marks_per_connector
     marks = Marks(run.marks["start_ms"], run.marks["state"], run.marks["power_mw"], run.marks["current_ma"])
+    most = first + INTERVAL_ROOM  # the same for every batch, so that it does not depend on where one begins
     pieces = Pieces(
-        run.pieces["tag"],
-        run.pieces["start_ms"],
-        run.pieces["end_ms"],
-        run.pieces["state"],
-        run.pieces["split"],
-        run.pieces["apportioned"],
-        run.pieces["energy_mwh"],
-        run.pieces["energy_component"],
-        run.pieces["time_component"],
-        run.pieces["missing"],
+        run.pieces["tag"][:most],
+        run.pieces["start_ms"][:most],
+        run.pieces["end_ms"][:most],
+        run.pieces["state"][:most],
+        run.pieces["split"][:most],
+        run.pieces["apportioned"][:most],
+        run.pieces["energy_mwh"][:most],
+        run.pieces["energy_component"][:most],
+        run.pieces["time_component"][:most],
+        run.pieces["missing"][:most],
     )
     before_mwh = row.energy_mwh - energy_mwh
     stop = rate_interval(
@@ -241,18 +252,18 @@ def rate(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, energ
         pieces,
         first,
     )
-    if stop == OUT_OF_BOUNDS:
+    if stop in (OUT_OF_BOUNDS, NO_ROOM):
         row.held_mwh += energy_mwh
         hold(row, kinds.HOLD_BOUNDS)
         return
     if stop < 0:
-        raise OverflowError("the pass had no room or no horizon for an interval")
+        raise OverflowError("the horizon of the rate sheets does not cover an interval: Sheets.cover comes first")
     for at in range(first, stop):
         _joined(run, row, at)
     run.desk.count[N_PIECES] = stop
 
 
-@kernel
+@part
 def charge_flat(run: Run, cause: int, connector: int, time_ms: int, slot: int) -> None:
     """FLAT, once a session, by what matches at its start (and once more for a reservation)."""
     row = run.desk.connectors[connector]
@@ -270,7 +281,7 @@ def charge_flat(run: Run, cause: int, connector: int, time_ms: int, slot: int) -
     tell(run.desk, FLAT, component, cause, connector, row.session_key, time_ms, row.sheet)
 
 
-@kernel
+@part
 def reserve(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, how: int) -> None:
     """Rate the reservation [start_ms, end_ms) of the session just begun (RESERVATION or RESERVATION_EXPIRED)."""
     row = run.desk.connectors[connector]
@@ -286,7 +297,7 @@ def reserve(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, ho
         charge_flat(run, cause, connector, start_ms, SLOT_EXPIRED_FLAT)
 
 
-@kernel
+@part
 def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     """Close the open session at `end_ms`: its periods go to the output, to be settled or held."""
     row = run.desk.connectors[connector]

@@ -75,6 +75,7 @@ CONNECTOR_DTYPE = np.dtype(
         ("lost_start", np.int8),
         ("last_order", np.int8),
         ("silent", np.int8),
+        ("drifting", np.int8),  # said so, until the clock is right again
         ("idle_register", np.int8),  # last_mwh is known from outside the open session
         ("phases_live", np.int8),  # most phases seen live in this session
     ],

@@ -28,7 +28,7 @@ from pipeline.metering.columns import (
     STATE_SUSPENDED_EV,
     STATE_SUSPENDED_EVSE,
 )
-from pipeline.metering.output import DEFERRED
+from pipeline.metering.output import DEFERRED, Record
 from pipeline.metering.policy import Limits
 from pipeline.metering.registers import DROPPED, FOLLOWS, JUMPED, NO_BASELINE, WRAPPED, allowed_mwh, judge, unwrapped
 from pipeline.metering.run import Desk, Run
@@ -47,15 +47,15 @@ from pipeline.metering.sessions import (
 )
 from pipeline.metering.state import NONE
 from rating.columns import RESERVATION, RESERVATION_EXPIRED
-from rating.jit import kernel
+from rating.jit import part
 from rating.ratesheet import SLOT_FLAT
 
 _NO_TXN = np.uint64(0)
 _WHOLE_WH_MWH = 1000
 
 
-@kernel
-def say(desk: Desk, cause: int, row: np.void, verdict: int, disposition: int, energy_mwh: int) -> None:
+@part
+def say(desk: Desk, cause: int, row: Record, verdict: int, disposition: int, energy_mwh: int) -> None:
     """The verdict on sample `cause`, and where the energy since the register before it went."""
     desk.facts[cause].verdict = verdict
     desk.facts[cause].disposition = disposition
@@ -64,7 +64,7 @@ def say(desk: Desk, cause: int, row: np.void, verdict: int, disposition: int, en
     desk.facts[cause].used_sheet = row.sheet if row.open else NONE
 
 
-@kernel
+@part
 def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
     """Leave the sample, and all that follow on its connector in this segment, to `rerate`."""
     row = desk.connectors[connector]
@@ -72,8 +72,8 @@ def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
     row.dirty = 1
 
 
-@kernel
-def seen_before(desk: Desk, connector: int, sample: np.void) -> bool:
+@part
+def seen_before(desk: Desk, connector: int, sample: Record) -> bool:
     """Whether the same sample is among the connector's last few; it is remembered if not."""
     fingerprint = mixed(np.uint64(sample.time_ms), mixed(np.uint64(sample.register_mwh), sample.txn_hash))
     detail = np.uint64(sample.kind) + np.uint64(sample.seq_no + 1) * np.uint64(16)
@@ -85,8 +85,8 @@ def seen_before(desk: Desk, connector: int, sample: np.void) -> bool:
     return False
 
 
-@kernel
-def event_time(row: np.void, sample: np.void, limits: Limits) -> int:
+@part
+def event_time(row: Record, sample: Record, limits: Limits) -> int:
     """The instant that counts: a clock in the future is not believed (policy: arrival time), seqNo beats the clock."""
     time_ms = sample.time_ms
     if time_ms > sample.received_ms + limits.future_ms:
@@ -97,14 +97,14 @@ def event_time(row: np.void, sample: np.void, limits: Limits) -> int:
     return time_ms
 
 
-@kernel
-def _pend(row: np.void, time_ms: int, register_mwh: int, how: int) -> None:
+@part
+def _pend(row: Record, time_ms: int, register_mwh: int, how: int) -> None:
     row.pend = how
     row.pend_ms = time_ms
     row.pend_mwh = register_mwh
 
 
-@kernel
+@part
 def _new_run(run: Run, cause: int, connector: int) -> None:
     """The pending register is confirmed: a new register run starts there; the time up to it carries no energy."""
     row = run.desk.connectors[connector]
@@ -135,7 +135,7 @@ def _new_run(run: Run, cause: int, connector: int) -> None:
     reset_marks(run, connector, row.last_ms)
 
 
-@kernel
+@part
 def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """The next reading confirms or refutes the one that was held."""
     row = run.desk.connectors[connector]
@@ -152,7 +152,7 @@ def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register
         row.pend = 0
 
 
-@kernel
+@part
 def _count_interval(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int, energy_mwh: int) -> None:
     """A metered interval that may cost someone money: rated, and looked at by the rules."""
     row = run.desk.connectors[connector]
@@ -167,7 +167,7 @@ def _count_interval(run: Run, cause: int, connector: int, time_ms: int, register
     say(run.desk, cause, row, kinds.GOOD, kinds.HELD if row.held_mwh > held_mwh else kinds.RATED, energy_mwh)
 
 
-@kernel
+@part
 def _first_register(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """The session's baseline; what flowed since the session before is energy outside any transaction."""
     row = run.desk.connectors[connector]
@@ -184,8 +184,8 @@ def _first_register(run: Run, cause: int, connector: int, time_ms: int, register
     row.readings += 1
 
 
-@kernel
-def _meant(row: np.void, sample: np.void) -> int:
+@part
+def _meant(row: Record, sample: Record) -> int:
     """The register that the sample means: interval measurands add up, session-relative ones start at 0."""
     register_mwh = sample.register_mwh
     if sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
@@ -197,8 +197,8 @@ def _meant(row: np.void, sample: np.void) -> int:
     return register_mwh
 
 
-@kernel
-def register(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A register reading of the open session, in order."""
     row = run.desk.connectors[connector]
     if row.has_register == 0:
@@ -230,9 +230,9 @@ def register(run: Run, cause: int, connector: int, sample: np.void, time_ms: int
         _implausible(run, cause, connector, sample, time_ms, register_mwh, how)
 
 
-@kernel
+@part
 def _implausible(
-    run: Run, cause: int, connector: int, sample: np.void, time_ms: int, register_mwh: int, how: int
+    run: Run, cause: int, connector: int, sample: Record, time_ms: int, register_mwh: int, how: int
 ) -> None:
     """A register that dropped or jumped: held until the next one; at a stop there is no next one."""
     row = run.desk.connectors[connector]
@@ -266,8 +266,8 @@ def _implausible(
     )
 
 
-@kernel
-def _idle(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def _idle(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A reading outside any session: the connector's register moves on, and what flowed is nobody's yet."""
     row = run.desk.connectors[connector]
     say(run.desk, cause, row, kinds.IGNORED, kinds.NOWHERE, 0)
@@ -282,7 +282,7 @@ def _idle(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -
     row.idle_register = 1
 
 
-@kernel
+@part
 def lose_stop(run: Run, cause: int, connector: int) -> None:
     """The stop never came: the session ends at its last register."""
     row = run.desk.connectors[connector]
@@ -293,8 +293,8 @@ def lose_stop(run: Run, cause: int, connector: int) -> None:
     close(run, cause, connector, end_ms)
 
 
-@kernel
-def start(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def start(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """StartTransaction, TransactionEvent Started, or the first that is heard of a transaction."""
     row = run.desk.connectors[connector]
     if row.open:
@@ -323,8 +323,8 @@ def start(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -
     reset_marks(run, connector, time_ms)
 
 
-@kernel
-def _stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def _stop(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """StopTransaction or TransactionEvent Ended: its register, then the session closes."""
     row = run.desk.connectors[connector]
     say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
@@ -344,8 +344,8 @@ def _stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -
     row.idle_register = row.has_register
 
 
-@kernel
-def _status(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def _status(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """StatusNotification, or a reservation: a state of the connector, of no transaction."""
     row = run.desk.connectors[connector]
     say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
@@ -366,8 +366,8 @@ def _status(run: Run, cause: int, connector: int, sample: np.void, time_ms: int)
     set_mark(run, connector, time_ms)
 
 
-@kernel
-def _expire(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def _expire(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A reservation that nobody came for: a session of its own."""
     row = run.desk.connectors[connector]
     reserved_ms = row.reserve_ms
@@ -379,14 +379,14 @@ def _expire(run: Run, cause: int, connector: int, sample: np.void, time_ms: int)
     close(run, cause, connector, time_ms)
 
 
-@kernel
-def _belongs(row: np.void, sample: np.void) -> bool:
+@part
+def _belongs(row: Record, sample: Record) -> bool:
     """Whether the sample is of the open session: by transaction id, or by time where it has none."""
     return row.open != 0 and (sample.txn_hash == _NO_TXN or sample.txn_hash == row.txn_hash)
 
 
-@kernel
-def _of_another_session(run: Run, connector: int, sample: np.void, time_ms: int) -> bool:
+@part
+def _of_another_session(run: Run, connector: int, sample: Record, time_ms: int) -> bool:
     """Whether the sample is of a session that is not, and will not become, the open one."""
     row = run.desk.connectors[connector]
     txn = sample.txn_hash
@@ -403,8 +403,8 @@ def _of_another_session(run: Run, connector: int, sample: np.void, time_ms: int)
     return False
 
 
-@kernel
-def _after_stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> bool:
+@part
+def _after_stop(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> bool:
     """A value after its session's stop: energy outside a transaction. False where it is something else."""
     row = run.desk.connectors[connector]
     same = sample.txn_hash == row.prev_txn and sample.txn_hash != _NO_TXN
@@ -416,8 +416,8 @@ def _after_stop(run: Run, cause: int, connector: int, sample: np.void, time_ms: 
     return True
 
 
-@kernel
-def _late(row: np.void, sample: np.void, time_ms: int) -> bool:
+@part
+def _late(row: Record, sample: Record, time_ms: int) -> bool:
     """Behind what already counted: by seqNo where the session has one, by time and register otherwise."""
     if sample.kind == KIND_START:
         return True
@@ -430,8 +430,8 @@ def _late(row: np.void, sample: np.void, time_ms: int) -> bool:
     return bool(not known and sample.kind == KIND_SAMPLE and sample.register_mwh < row.last_mwh and row.readings > 1)
 
 
-@kernel
-def _in_session(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A sample or stop of the open session, in order."""
     row = run.desk.connectors[connector]
     row.seq_no = max(row.seq_no, sample.seq_no)
@@ -462,8 +462,8 @@ def _in_session(run: Run, cause: int, connector: int, sample: np.void, time_ms: 
         set_mark(run, connector, time_ms)
 
 
-@kernel
-def _unopened(run: Run, cause: int, connector: int, sample: np.void, time_ms: int) -> None:
+@part
+def _unopened(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A sample that is not of the open session: of one before, of none, or the first of a new one."""
     row = run.desk.connectors[connector]
     if _after_stop(run, cause, connector, sample, time_ms):
@@ -481,7 +481,7 @@ def _unopened(run: Run, cause: int, connector: int, sample: np.void, time_ms: in
         start(run, cause, connector, sample, time_ms)
 
 
-@kernel
+@part
 def step(run: Run, cause: int, connector: int) -> None:
     """Meter one sample; `run.detached` holds, sorted, the keys of sessions that only `rerate` may touch."""
     row = run.desk.connectors[connector]

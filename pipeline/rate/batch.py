@@ -146,7 +146,7 @@ class Batch:
 
     def rated_of(self, session_key: int) -> Rows:
         """The session's rated rows of this batch."""
-        parts = [rows[rows["session_key"] == session_key] for rows in self.rated]
+        parts = [rows[at] for rows in self.rated if len(at := np.flatnonzero(rows["session_key"] == session_key))]
         return np.concatenate(parts) if parts else np.zeros(0, RATED_DTYPE)
 
     def last_cdr(self, session_key: int) -> LastCdr | None:

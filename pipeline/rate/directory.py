@@ -26,11 +26,11 @@ def identity_of(charge_point_id: str) -> int:
 class Directory:
     """Connectors by row, with their state; grows, and forgets a partition as a whole."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, state: State | None = None) -> None:
         """Know nobody on any of `partitions` partitions."""
-        self.state: State = new_state(_FIRST_ROOM, 8 * _FIRST_ROOM)
+        self.state: State = new_state(_FIRST_ROOM, 8 * _FIRST_ROOM) if state is None else state
         self.roster: Rows = empty_roster(partitions)
-        self.transaction_ids = np.zeros(_FIRST_ROOM, TRANSACTION_ID_DTYPE)  # of the open or last session
+        self.transaction_ids = np.zeros(len(self.state.connectors), TRANSACTION_ID_DTYPE)  # of the open or last session
         self.charge_points: list[str] = []  # by row
         self.tokens: list[str] = []
         self._row_of: dict[tuple[str, int], int] = {}

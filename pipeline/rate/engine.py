@@ -119,10 +119,13 @@ class Engine:
         collector.collect(segment)
         apart = Apart(self, batch, collector, segment)
         apart.prefetch(deferred)
-        for one in deferred:
-            again = segment.resume(one) if is_only_waiting(one) else one
-            if again is not None:
-                apart.take(again)
+        while deferred:
+            waiting = [one for one in deferred if is_only_waiting(one)]
+            for one in deferred:
+                if not is_only_waiting(one):
+                    apart.take(one)
+            collector.collect(segment)
+            deferred = segment.resume(waiting) if waiting else []
             collector.collect(segment)
         decisions.expire(samples)
 

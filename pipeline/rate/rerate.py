@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STATUS, KIND_STOP
-from pipeline.metering.output import FLAT, Rows
+from pipeline.metering.output import FLAT, ROOM, Rows
 from pipeline.metering.policy import MeteringPolicy, limits_of
 from pipeline.metering.run import DEFAULT_DTYPE
 from pipeline.metering.state import State, new_state
@@ -97,9 +97,8 @@ def meter_again(
 
 def _alone(directory: Directory, row: int, samples: int) -> Directory:
     """A directory that knows only this connector, as if nothing had been heard of it."""
-    alone = Directory(1)
+    alone = Directory(1, new_state(1, 2 * ROOM + 8 * samples, marks_per_connector=samples + 2))
     alone.row(0, directory.charge_points[row], int(directory.state.connectors["connector_id"][row]))
-    alone.state = new_state(1, 64 + 8 * samples, marks_per_connector=samples + 2)
     connector = alone.state.connectors[0]
     original = directory.state.connectors[row]
     for name in ("identity", "connector_id"):

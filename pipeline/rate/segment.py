@@ -3,15 +3,28 @@
 Knows nothing of Kafka, the ledger or money.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.metering import kinds
+from pipeline.metering.columns import SAMPLE_DTYPE
 from pipeline.metering.meter import ADVANCE, BEGIN, DONE, END, RESUME, meter
-from pipeline.metering.output import DEFERRED, FACT_DTYPE, N_EVENTS, N_PIECES, N_SESSIONS, ROOM, Rows, grown, new_output
+from pipeline.metering.output import (
+    DEFERRED,
+    FACT_DTYPE,
+    N_EVENTS,
+    N_PIECES,
+    N_SESSIONS,
+    ROOM,
+    TODO_DTYPE,
+    Rows,
+    grown,
+    new_output,
+)
 from pipeline.metering.run import Run, new_run
 from pipeline.metering.state import NONE
 from pipeline.rate.directory import Directory
@@ -53,22 +66,26 @@ class Segment:
         self.given = given
         self._book, self._directory, self._limits = book, directory, limits
         self._defaults, self._detached = defaults, detached
+        self._todo: Rows = np.zeros(0, TODO_DTYPE)
         self._out = new_output(len(given.samples))
         self.run = self._new_run()
 
     def meter(self) -> list[Deferred]:
         """Meter every sample; returns what was deferred, in log order."""
-        first, stop = 0, len(self.given.samples)
-        while (first := meter(self.run, ADVANCE, first, stop, NONE)) != DONE:
-            self._grow()
-        return list(self._deferred(0))
+        return self._pass(ADVANCE, len(self.given.samples))
 
-    def resume(self, deferred: Deferred) -> Deferred | None:
-        """Meter a sample that was deferred only because its connector was; returns it anew if it needs `rerate`."""
-        self.make_room()
-        before = int(self.run.desk.count[N_EVENTS])
-        meter(self.run, RESUME, deferred.cause, deferred.cause + 1, deferred.connector)
-        return next(self._deferred(before), None)
+    def resume(self, waiting: Sequence[Deferred]) -> list[Deferred]:
+        """Meter samples that waited for others of their connector; returns what is deferred anew."""
+        self._todo = np.array([(one.cause, one.connector) for one in waiting], TODO_DTYPE)
+        self._directory.state.connectors["dirty"][self._todo["connector"]] = 0
+        self.run = self._new_run()
+        return self._pass(RESUME, len(waiting))
+
+    def _pass(self, how: int, stop: int) -> list[Deferred]:
+        first, before = 0, int(self.run.desk.count[N_EVENTS])
+        while (first := meter(self.run, how, first, stop, NONE)) != DONE:
+            self._grow()
+        return list(self._deferred(before))
 
     def begin(self, deferred: Deferred) -> None:
         """Open a session whose start was not heard."""
@@ -108,7 +125,7 @@ class Segment:
         run = self.run
         rows = (run.pieces, run.sessions, run.closed, run.desk.events)
         left = [len(room) - used for room, used in zip(rows, run.desk.count.tolist(), strict=True)]
-        return min(left[0], left[2], left[3] // 4) < 2 * ROOM or left[1] < 2 or run.periods[0]["start_ms"] < ROOM
+        return min(left[0], left[2], left[3] // 4) < ROOM or left[1] < 2 or run.periods[0]["start_ms"] < ROOM
 
     def _deferred(self, first: int) -> Iterator[Deferred]:
         events = self.run.desk.events[first : self.run.desk.count[N_EVENTS]]
@@ -126,7 +143,7 @@ class Segment:
     def _new_run(self) -> Run:
         return new_run(
             self._book, self._directory.state, self._directory.roster, self._limits, self._defaults, self._detached,
-            self.given.samples, self.given.facts, self._out,
+            self.given.samples, self.given.facts, self._out, self._todo,
         )  # fmt: skip
 
 
@@ -140,6 +157,14 @@ def new_facts(rows: int) -> Rows:
     facts = np.zeros(rows, FACT_DTYPE)
     facts["sheet"] = facts["used_sheet"] = -1
     return facts
+
+
+def empty_samples() -> Samples:
+    """No samples."""
+    return Samples(
+        np.zeros(0, SAMPLE_DTYPE), new_facts(0), np.zeros(0, TRANSACTION_ID_DTYPE), np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+    )  # fmt: skip
 
 
 def piece_columns(pieces: Rows) -> Pieces:

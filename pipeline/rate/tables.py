@@ -17,6 +17,7 @@ from pipeline.metering.output import Rows
 from pipeline.rate.batch import Batch, Place
 from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
+from pipeline.rate.segment import Samples, empty_samples
 from pipeline.rate.sheets import Sheets
 from pipeline.store import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
 
@@ -39,19 +40,8 @@ def tables_of(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, c
 
 def readings(batch: Batch, directory: Directory, log_id: int, claims: Claims) -> pa.Table:
     """reading_rows: every sample with what metering says of it."""
-    parts = []
-    for given in batch.metered:
-        data = given.samples["kind"] != KIND_TICK
-        all_data = bool(data.all())
-        samples = given.samples if all_data else given.samples[data]
-        facts = given.facts if all_data else given.facts[data]
-        texts = given.transaction_ids if all_data else given.transaction_ids[data]
-        versions = given.versions if all_data else given.versions[data]
-        parts.append((samples, facts, texts, versions))
-    samples = _concatenated([p[0] for p in parts])
-    facts = _concatenated([p[1] for p in parts])
-    texts = _concatenated([p[2] for p in parts])
-    versions = _concatenated([p[3] for p in parts])
+    parts = [_readings_of(given) for given in batch.metered] or [_readings_of(empty_samples())]
+    samples, facts, texts, versions = (_concatenated(column) for column in zip(*parts, strict=True))
     return pa.table(
         {
             **_identity(facts["partition"], samples["offset"], samples["line"], log_id, claims),
@@ -72,6 +62,14 @@ def readings(batch: Batch, directory: Directory, log_id: int, claims: Claims) ->
             "energy_mwh": pa.array(facts["energy_mwh"]),
         }
     )
+
+
+def _readings_of(given: Samples) -> tuple[Rows, Rows, npt.NDArray[np.bytes_], npt.NDArray[np.int64]]:
+    """Samples, facts, transaction ids and versions without the ticks."""
+    data = given.samples["kind"] != KIND_TICK
+    if data.all():
+        return given.samples, given.facts, given.transaction_ids, given.versions
+    return given.samples[data], given.facts[data], given.transaction_ids[data], given.versions[data]
 
 
 def rated_usage(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, claims: Claims) -> pa.Table:
@@ -174,7 +172,7 @@ def _listed(rows: Sequence[Any], columns: _Columns, log_id: int, claims: Claims)
 def _identity(
     partitions: npt.NDArray[np.integer], offsets: npt.NDArray[np.integer], lines: npt.NDArray[np.integer], log_id: int,
     claims: Claims,
-) -> dict[str, pa.Array]:  # fmt: skip
+) -> "dict[str, pa.Array[Any]]":  # fmt: skip
     numbers = np.zeros(max(claims, default=0) + 1, np.uint32)
     for partition, claim in claims.items():
         numbers[partition] = claim
@@ -187,7 +185,7 @@ def _identity(
     }
 
 
-def _connector(rows: npt.NDArray[np.integer], directory: Directory) -> dict[str, pa.Array]:
+def _connector(rows: npt.NDArray[np.integer], directory: Directory) -> "dict[str, pa.Array[Any]]":
     connector_ids = directory.state.connectors["connector_id"][rows] if len(rows) else np.zeros(0)
     return {
         "charge_point_id": _dictionary(rows, directory.charge_points),
@@ -195,7 +193,7 @@ def _connector(rows: npt.NDArray[np.integer], directory: Directory) -> dict[str,
     }
 
 
-def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> pa.Array:
+def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.Array[Any]":
     """Words by number; -1 is the last word. Only words in use are sent."""
     if not len(indices):
         return pa.array([], pa.dictionary(pa.int32(), pa.string()))
@@ -205,17 +203,17 @@ def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> pa.Ar
     return pa.DictionaryArray.from_arrays(pa.array(place[numbers]), pa.array(list(places), pa.string()))
 
 
-def _words(codes: npt.NDArray[np.integer], words: Sequence[str]) -> pa.Array:
+def _words(codes: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.Array[Any]":
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(list(words), pa.string()))
 
 
-def _instants(instants_ms: npt.NDArray[np.integer]) -> pa.Array:
+def _instants(instants_ms: npt.NDArray[np.integer]) -> "pa.Array[Any]":
     return pa.array(instants_ms.astype(np.int64)).cast(_UTC_MS)
 
 
-def _nullable(values: npt.NDArray[np.int64]) -> pa.Array:
+def _nullable(values: npt.NDArray[np.int64]) -> "pa.Array[Any]":
     return pa.array(values, mask=values == ABSENT_I64)
 
 
-def _concatenated(parts: Sequence[Rows]) -> Rows:
+def _concatenated(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -40,7 +40,8 @@ class Progress:
     """What a worker has done since it started."""
 
     started_s: float = field(default_factory=time.monotonic)
-    first_row_s: float = 0.0
+    first_batch_s: float = 0.0  # when its first batch was read, and when its last one counted
+    last_batch_s: float = 0.0
     records: int = 0
     readings: int = 0
     rated: int = 0
@@ -100,8 +101,10 @@ class Worker:
         LOG.info("worker joins the group", group=self._settings.group_id, member=self.member)
         try:
             while not self._stopping:
+                began_s = time.monotonic()
                 messages = self._gather()
                 if messages:
+                    self.progress.first_batch_s = self.progress.first_batch_s or began_s
                     self._rate(by_partition(messages))
                 elif drain_s is not None and self._claims and time.monotonic() - self.progress.idle_since_s > drain_s:
                     break
@@ -212,8 +215,7 @@ class Worker:
 
     def _note(self, markers: Iterable[Marker]) -> None:
         progress = self.progress
-        progress.first_row_s = progress.first_row_s or time.monotonic() - progress.started_s
-        progress.idle_since_s = time.monotonic()
+        progress.idle_since_s = progress.last_batch_s = time.monotonic()
         progress.batches += 1
         for marker in markers:
             progress.records += marker.records
