@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+
+from pipeline.anomaly.tuning import Override, Tuning, parse
+from pipeline.errors import SettingsError
+from pipeline.watch.life import AlertBook
+from pipeline.watch.rules import Delivery, Mute, Rules, load_rules
+from pipeline.watch.watchdog import Watched
+from tests.pipeline.watch.process import an_alert
+
+
+def book(rules: Rules | None = None) -> AlertBook:
+    return AlertBook(rules or Rules(), lambda charge_point: f"L-{charge_point}")
+
+
+def test_a_step_counts_once() -> None:
+    life = book()
+    assert [life.take(an_alert()), life.take(an_alert())] == ["send", "repeat"]
+    assert len(life.open) == 1
+
+
+def test_acknowledged_alerts_stay_open_but_are_not_repeated_and_resolved_ones_end() -> None:
+    life = book()
+    life.take(an_alert())
+    assert len(list(life.firing())) == 1
+    life.take(an_alert(action="acknowledged", offset=5))
+    assert list(life.firing()) == []
+    assert len(life.open) == 1
+    life.take(an_alert(action="resolved", offset=6))
+    assert life.open == {}
+
+
+def test_the_open_set_does_not_depend_on_the_order_of_arrival() -> None:
+    steps = [an_alert(), an_alert(action="updated", offset=4), an_alert(action="resolved", offset=6), an_alert(2)]
+    ahead, behind = book(), book()
+    for step in steps:
+        ahead.take(step)
+    for step in reversed(steps):
+        behind.take(step)
+    assert set(ahead.open) == set(behind.open) == {an_alert(2).alert_id}
+
+
+def test_a_suppression_window_keeps_back_the_second_of_a_kind() -> None:
+    tuning = Tuning((Override("stuck_register", "", "", {"suppress_s": 60.0}),))
+    life = book(Rules(tuning=tuning))
+    first = an_alert(1, charge_point_id="CP")
+    second = an_alert(2, charge_point_id="CP")
+    later = an_alert(90, charge_point_id="CP")
+    assert [life.take(one) for one in (first, second, later)] == ["send", "suppressed", "send"]
+    assert len(life.open) == 3
+
+
+def test_maintenance_mutes_a_location_for_a_time_and_some_kinds() -> None:
+    at_ms = an_alert().time_ms
+    mute = Mute("L-CP0001", at_ms, at_ms + 1, ("stuck_register",))
+    life = book(Rules(mutes=[mute]))
+    assert life.take(an_alert(1)) == "muted"
+    assert life.take(an_alert(1, kind="silence", alert_id="x")) == "send"
+    assert life.take(an_alert(2)) == "send"
+    assert [one.first.alert_id for one in life.firing()] == ["x", an_alert(2).alert_id]
+
+
+def test_what_is_old_or_below_the_wanted_severity_is_not_sent() -> None:
+    life = book(Rules(Delivery(oldest_h=1.0, minimum_severity="warning")))
+    assert life.take(an_alert(1)) == "send"
+    assert life.take(an_alert(2, severity="info")) == "quiet"
+    assert life.take(an_alert(3, time_ms=an_alert().time_ms - 3_700_000)) == "old"
+
+
+def test_the_watchdog_restarts_what_is_silent_or_stuck_and_gives_up_in_the_end() -> None:
+    dog = Watched("feed")
+    assert dog.judge(100.0, 99.0, 0.0, 0, failed=False) == "fine"  # nothing to do is no hang
+    assert dog.judge(100.0, 69.0, 99.0, 0, failed=False) == "restart"
+    assert dog.judge(200.0, 199.0, 70.0, 5, failed=False) == "restart"
+    for _ in range(3):
+        assert dog.judge(300.0, 300.0, 300.0, 0, failed=True) == "restart"
+    assert dog.judge(301.0, 301.0, 301.0, 0, failed=True) == "give_up"
+    assert dog.judge(1000.0, 1000.0, 1000.0, 0, failed=True) == "restart"  # long ago is forgiven
+
+
+def test_the_most_exact_threshold_wins() -> None:
+    tuning = parse(
+        [
+            {"kind": "large_session", "z": 5},
+            {"kind": "large_session", "model": "M", "location": "L", "z": 9},
+            {"kind": "large_session", "model": "M", "z": 7},
+        ],
+        "rules.toml",
+    )
+    assert tuning.of("large_session", "z") == 5
+    assert tuning.of("large_session", "z", "M") == 7
+    assert tuning.of("large_session", "z", "M", "L") == 9
+    assert tuning.of("large_session", "warm_up", "M", "L") == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[deliver]", "no table 'deliver'"),
+        ("[delivery]\nspeed = 1", "has no 'speed'"),
+        ("[delivery]\ntimeout_s = 0", "not a number above 0"),
+        ("[[mute]]\nlocation = 'L'", "needs from"),
+        ("[[mute]]\nfrom = 2026-01-01T00:00:00\nuntil = 2026-01-02T00:00:00Z", "needs an offset"),
+        ("[[tune]]\nz = 3", "needs kind"),
+        ("[[tune]]\nkind = 'large_session'\nzz = 3", "no parameter 'zz'"),
+        ("[[tune]]\nkind = 'large_session'\nz = -3", "not a number of 0 or more"),
+        ("x = ", "not TOML"),
+    ],
+)
+def test_a_wrong_rules_file_is_told_where_and_what(tmp_path, text: str, said: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        load_rules(path)
+    assert said in raised.value.message
+    assert str(path) in raised.value.message
+
+
+def test_a_rules_file_is_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        "[delivery]\nposts_per_minute = 6\n"
+        "[[mute]]\nlocation = 'L'\nfrom = 2026-01-01T00:00:00Z\nuntil = 2026-01-02T01:00:00+01:00\n"
+        "[[tune]]\nkind = 'silence'\nsuppress_s = 600\n"
+    )
+    rules = load_rules(path)
+    assert rules.delivery == replace(Delivery(), posts_per_minute=6)
+    assert rules.mutes[0].until_ms - rules.mutes[0].from_ms == 86_400_000
+    assert rules.tuning.of("silence", "suppress_s") == 600
