@@ -106,26 +106,37 @@ def _bad_values(bounds: _I32, data: Bytes, least: int, most: int) -> npt.NDArray
 
 
 @numba.njit(nogil=True, cache=True)
+def _used(indices: _I32, count: int) -> npt.NDArray[np.bool_]:
+    """Which values any row refers to; index -1 marks the last entry."""
+    used = np.zeros(count, np.bool_)
+    for index in indices:
+        used[index] = True
+    return used
+
+
+@numba.njit(nogil=True, cache=True)
 def known_names(texts: Texts, names: Names) -> _I32:
-    """The joint index of each value, -1 for empty ones; one more at the end, for the rows that have none."""
+    """The joint index of each value in use, -1 for empty ones; one more at the end, for the rows that have none."""
     bounds, data = texts.bounds, texts.data
     found = np.full(len(bounds), -1, np.int32)
+    used = _used(texts.indices, len(bounds))
     for index in range(len(bounds) - 1):
         length = bounds[index + 1] - bounds[index]
-        if length > 0:
+        if length > 0 and used[index]:
             found[index] = index_of(names, data.ctypes.data + bounds[index], length)
     return found
 
 
 @numba.njit(nogil=True, cache=True)
 def id_words(ids: Texts, unusable: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
-    """Each value as the 36 bytes that a sample has, with its hash; zeros where it is too long or one of `unusable`."""
+    """Each value in use as the 36 bytes that a sample has, with its hash; zeros where it is one of `unusable`."""
     bounds, data = ids.bounds, ids.data
+    used = _used(ids.indices, len(bounds))
     table = np.zeros((len(bounds), _ID_WORDS), np.uint32)
     hashes = np.zeros(len(bounds), np.uint64)
     for index in range(len(bounds) - 1):
         start, size = bounds[index], bounds[index + 1] - bounds[index]
-        if size > TRANSACTION_ID_BYTES:
+        if size > TRANSACTION_ID_BYTES or not used[index]:
             continue
         for at in range(size):
             table[index, at >> 2] |= np.uint32(data[start + at]) << np.uint32(8 * (at & 3))
