@@ -3,19 +3,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
+KERNELS := $(shell find rating pipeline/metering pipeline/codec pipeline/rate -name '*.py')
+PYTEST := $(BIN)/pytest --durations=15
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo lint test test-kafka test-long kafka bench clean
 
 help: ## what can be made here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make .venv with wattrate and everything it needs
+setup: $(COMPILED) ## make .venv with wattrate and everything it needs, kernels compiled
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "wattrate needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { echo "making $(VENV) (once)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing wattrate and what it needs into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[embedded,dev]'
+	@touch $@
+
+# The compiled code lies beside the modules; workers only read it.
+$(COMPILED): $(STAMP) $(KERNELS)
+	@echo "compiling the kernels (a minute or two after a change, seconds where nothing changed)"
+	@$(BIN)/python -m pipeline.rate.warm
 	@touch $@
 
 demo: setup ## a fleet's OCPP messages become rated rows, CDRs and alerts on this machine
@@ -27,8 +37,23 @@ lint: setup ## ruff, mypy, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup lint ## lint and the test suite
-	$(BIN)/pytest
+test: setup lint ## lint and every test that needs nothing but pip
+	$(PYTEST) -m 'not kafka and not long'
+
+test-kafka: setup ## the tests that need Apache Kafka (Java 17 and Maven; the jars are fetched once)
+	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "Apache Kafka needs Java 17 and Maven: apt-get install openjdk-17-jre-headless maven"; exit 1; }
+	$(PYTEST) -m kafka
+
+test-long: setup ## minutes to hours: long tests, and 10 million sessions against the oracle
+	$(PYTEST) -m long
+	$(BIN)/python -m tests.bulk --sessions 10000000 --seed 7
+
+kafka: setup ## Apache Kafka, the embedded store, a worker and watch, in the foreground
+	@$(BIN)/wattrate up --kafka
+
+bench: setup ## readings/s end to end, beside a bare consumer and bare inserts
+	$(BIN)/python -m benchmarks.end_to_end
 
 clean: ## delete .venv and caches (never data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find rating pipeline -name '*.nb[ic]' -delete
