@@ -4,7 +4,6 @@ Each takes the row of its state and one value, changes the state, and returns a 
 caller's threshold. A detector that is not warm returns 0. State arrays are plain: saved and restored as bytes.
 """
 
-import math
 from typing import Final
 
 import numpy as np
@@ -100,6 +99,33 @@ def seasonal_z(
 
 
 @kernel
-def poisson_gap(rate_sum: float) -> float:
-    """−log₁₀ of the probability that a Poisson process with this expected count stays silent."""
-    return rate_sum / math.log(10.0)
+def surprise(
+    levels: F64,
+    spreads: F64,
+    scores: F64,
+    seen: I64,
+    row: int,
+    value: float,
+    slow: float,
+    fast: float,
+    clip: float,
+    warm_up: int,
+) -> float:
+    """How far the last values lay from what is usual: a quick mean of |z|, z against a slow mean and mean deviation.
+
+    Exponentially weighted (Roberts 1959), rates `slow` and `fast`; z is clipped, and what lies beyond the clip moves
+    the slow mean no further than it. For series without a season or with one that is short beside 1 / `slow`.
+    """
+    if seen[row] == 0:
+        levels[row] = value
+    seen[row] += 1
+    residual = value - levels[row]
+    scale = 1.2533 * spreads[row]
+    if seen[row] > warm_up:
+        z = residual / scale if scale > 1e-9 else 0.0
+        scores[row] += fast * (min(abs(z), clip) - scores[row])
+        residual = min(max(residual, -clip * scale), clip * scale)
+    rate = max(slow, 1.0 / seen[row])
+    levels[row] += rate * residual
+    spreads[row] += rate * (abs(residual) - spreads[row])
+    return float(scores[row])
