@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from pipeline.embedded.stack import Stack
 from pipeline.errors import ChecksFailedError, EmbeddedError, StoreUnavailableError
 from pipeline.kafka import Admin
 from pipeline.logwriter import publish_folder, write
-from pipeline.read.summary import Summary, summarise
+from pipeline.read.summary import Summary, largest_session, summarise
 from pipeline.settings import Settings
 from pipeline.simulate.documents import locations, tariffs, tokens, write_documents
 from pipeline.simulate.faults import FAULTS
@@ -41,6 +42,7 @@ class Run:
     rated_s: float
     summary: Summary
     data_dir: Path
+    session: str  # a CDR worth explaining
 
 
 @click.command()
@@ -76,7 +78,7 @@ def command(
         console.print(
             f"broker {stack.settings.kafka_bootstrap}, store :{stack.settings.clickhouse_port}, data {stack.folder}"
         )
-        with Services.start(stack.settings, ("rate", "watch")) as services:
+        with Services.start(stack.settings, ("rate", "watch --no-ticks")) as services:
             run = _run(stack, services, plan, console, quiet, stopped, began)
             if as_json:
                 print(json.dumps(as_document(run)))
@@ -125,17 +127,19 @@ def _run(
                 stopped,
             )
             summary = summarise(store, ledger.log_id)
+            session = largest_session(store, ledger.log_id)
     now = time.monotonic()
-    return Run(now - began, now - sent_s, summary, stack.folder)
+    return Run(now - began, now - sent_s, summary, stack.folder, session)
 
 
-def _batches(fleet: Fleet):  # type: ignore[no-untyped-def]
+def _batches(fleet: Fleet) -> Iterator[Batch]:
     for chunk in fleet.chunks():
-        batch: Batch = chunk.batch
-        yield batch
+        yield chunk.batch
 
 
-def _await_rated(settings, ledger, services, told, stopped) -> None:  # type: ignore[no-untyped-def]
+def _await_rated(
+    settings: Settings, ledger: Ledger, services: Services, told: Callable[[int, int], None], stopped: threading.Event
+) -> None:
     """Wait until every record that was sent is covered by a marker."""
     deadline = time.monotonic() + _RATED_TIMEOUT_S
     admin = Admin(settings)
@@ -174,6 +178,7 @@ def as_document(run: Run) -> dict[str, object]:
         "readings_per_s": round(found.counts["readings"] / run.rated_s),
         "elapsed_s": round(run.elapsed_s, 2),
         "control_totals_hold": found.adds_up,
+        "explain": run.session,
         "data_dir": str(run.data_dir),
     }
 

@@ -20,7 +20,7 @@ class Services:
 
     @classmethod
     def start(cls, settings: Settings, commands: Sequence[str], config: Path | None = None) -> Self:
-        """Start `wattrate NAME` for each name, with the settings of this process; they find the parts by the run file.
+        """Start `wattrate NAME [ARGUMENTS]` for each command, with the settings of this process; they find the parts by the run file.
 
         Raises SettingsError when a setting names another broker or store than the embedded ones.
         """
@@ -30,7 +30,8 @@ class Services:
                 raise SettingsError(f"{source} sets {name}, but an embedded one was asked for: unset it, or use --bare")
         program = [sys.executable, "-m", "pipeline.cli", *(["--config", str(config)] if config else [])]
         folder = settings.data_dir.absolute()
-        return cls([Child(f"{name} service", [*program, name], folder / f"{name}.log") for name in commands])
+        started = [(command.split()[0], [*program, *command.split()]) for command in commands]
+        return cls([Child(f"{name} service", arguments, folder / f"{name}.log") for name, arguments in started])
 
     def pids(self) -> dict[str, int]:
         """Name → process."""

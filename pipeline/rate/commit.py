@@ -15,7 +15,7 @@ can do no harm: its rows and markers carry a claim that no longer holds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -95,12 +95,14 @@ class _Totals:
 
 
 def _energy(rated: pa.Table) -> pa.Table:
-    return rated.filter(pc.equal(rated.column("dimension").cast(pa.string()), "ENERGY"))  # type: ignore[attr-defined]
+    energy: Any = pc.equal(rated.column("dimension").cast(pa.string()), pa.scalar("ENERGY"))  # type: ignore[attr-defined,unused-ignore]
+    return rated.filter(energy)
 
 
 def _sums_by_partition(rows: pa.Table, column: str) -> dict[int, int]:
     found = rows.group_by("partition").aggregate([(column, "sum")])
-    return dict(zip(found.column("partition").to_pylist(), found.column(f"{column}_sum").to_pylist(), strict=True))
+    partitions: list[Any] = found.column("partition").to_pylist()
+    return dict(zip(partitions, found.column(f"{column}_sum").to_pylist(), strict=True))
 
 
 def _marker(share: Share, claim: Claim, totals: _Totals, now_ms: int) -> Marker:

@@ -1,7 +1,7 @@
 """The past of sessions as the ledger tells it: only rows that count, through the views."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,24 @@ _WHERE: Final = (
     "AND offset < transform(partition, {partitions:Array(UInt16)}, {firsts:Array(UInt64)}, toUInt64(0))"
 )
 _MS: Final = "toUnixTimestamp64Milli"
+Result = TypeVar("Result")
+
+READING_PAST: Final = "reading the past of sessions"
+
+
+class ThroughOutages(Protocol):
+    """Does a step that may be repeated until the outage is over; told what it is."""
+
+    def __call__(self, doing: str, step: Callable[[], Result]) -> Result:
+        """The step's result."""
 
 
 class LedgerHistory:
     """Reads pasts in bulk and keeps those of the batch at hand; `begin` says where that starts."""
 
-    def __init__(self, store: Store, log_id: int) -> None:
-        """Of one log."""
-        self._store, self._log_id = store, log_id
+    def __init__(self, store: Store, log_id: int, through_outages: ThroughOutages) -> None:
+        """Of one log; every query goes `through_outages`, so that a batch half rated is never begun again."""
+        self._store, self._log_id, self._through_outages = store, log_id, through_outages
         self._pasts: dict[int, Past] = {}
         self._firsts: dict[int, int] = {}
 
@@ -47,7 +57,7 @@ class LedgerHistory:
             "partitions": list(self._firsts) or [0],
             "firsts": list(self._firsts.values()) or [0],
         }
-        self._pasts.update(self._fetch(given))
+        self._pasts.update(self._through_outages(READING_PAST, lambda: self._fetch(given)))
 
     def past(self, name: SessionName) -> Past:
         """The past of one session; NOTHING where the ledger knows none."""
@@ -167,4 +177,5 @@ def _last_cdr(row: dict[str, Any]) -> LastCdr:
 
 
 def _texts(table: pa.Table, name: str) -> list[str]:
-    return [v if isinstance(v, str) else v.decode() for v in table.column(name).to_pylist()]
+    values: list[Any] = table.column(name).to_pylist()
+    return [value if isinstance(value, str) else value.decode() for value in values]

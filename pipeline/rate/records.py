@@ -35,7 +35,8 @@ def by_partition(messages: Sequence[Message]) -> dict[int, Records]:
 
 def _content_type(message: Message) -> str | None:
     """The record's content type; JSON objects are not asked, they begin with a brace."""
-    for name, value in message.headers() or ():
+    headers: Sequence[tuple[str, bytes | str | None]] = message.headers() or ()  # type: ignore[assignment]
+    for name, value in headers:
         if name == CONTENT_TYPE and value is not None:
             return value.decode() if isinstance(value, bytes) else value
     return None

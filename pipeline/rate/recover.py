@@ -52,7 +52,7 @@ class Recovery:
         started = time.monotonic()
         tiles = self._ledger.tilings(partitions)
         starts = {p: found[-1].last_offset + 1 if found else 0 for p, found in tiles.items()}
-        claims = {c.partition: c for c in self._ledger.claim(starts, self._member, _now_ms())}
+        claims = {c.partition: c for c in self._ledger.claim(starts, self._member, now_ms())}
         for partition in partitions:
             self._rebuild(partition, tiles[partition])
         self._publish_rest(claims)
@@ -139,7 +139,7 @@ class Recovery:
             tables = {table: self._ledger.covered_rows(table, partition, first, last) for table in _PUBLISHED}
             if any(rows.num_rows for rows in tables.values()):
                 publish(self._sender, tables)
-            self._ledger.add_published({partition: (claim.claim, last)}, _now_ms())
+            self._ledger.add_published({partition: (claim.claim, last)}, now_ms())
 
 
 _PUBLISHED: Final = (RATED_USAGE, CDRS, ALERTS)
@@ -180,8 +180,15 @@ class _Tape:
 
 
 def _cut(records: Records, first: int, stop: int | None) -> Records:
-    return Records(*(None if column is None else column[first:stop] for column in records))
+    return Records(
+        records.values[first:stop],
+        records.keys[first:stop],
+        records.offsets[first:stop],
+        None if records.content_types is None else records.content_types[first:stop],
+        None if records.times_ms is None else records.times_ms[first:stop],
+    )
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """The clock, for what is only looked at by people."""
     return time.time_ns() // 1_000_000

@@ -140,7 +140,8 @@ def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int]
 
 def _periods(pool: Any, heads: Any) -> tuple[Any, Any]:
     """The periods of each open session in order, and how many each has."""
-    found, lengths = [], []
+    found: list[int] = []
+    lengths: list[int] = []
     for head in heads.tolist():
         at, before = head, len(found)
         while at > 0:

@@ -114,9 +114,15 @@ def dead_letters(batch: Batch, log_id: int, claims: Claims) -> pa.Table:
 
 _Columns = dict[str, tuple[pa.DataType, Callable[[Any], Any]]]
 
+
+def _column(name: str) -> Callable[[Any], Any]:
+    """How a CDR row gives one of its columns."""
+    return lambda row: row.columns[name]
+
+
 _CDR_COLUMNS: Final[_Columns] = {
     **{
-        name: (kind, lambda row, name=name: row.columns[name])
+        name: (kind, _column(name))
         for name, kind in {
             "cdr_id": pa.string(), "revision": pa.uint16(), "credit": pa.uint8(), "transaction_id": pa.string(),
             "id_token": pa.string(), "location_id": pa.string(), "tariff": pa.string(), "currency": pa.string(),
@@ -200,11 +206,11 @@ def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.A
     used, numbers = np.unique(np.where(indices < 0, len(words) - 1, indices), return_inverse=True)
     places: dict[str, int] = {}  # several connectors share a charge point, and a word stands once in a dictionary
     place = np.array([places.setdefault(words[at], len(places)) for at in used.tolist()], np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(place[numbers]), pa.array(list(places), pa.string()))
+    return pa.DictionaryArray.from_arrays(place[numbers], pa.array(list(places), pa.string()))
 
 
 def _words(codes: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.Array[Any]":
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(list(words), pa.string()))
+    return pa.DictionaryArray.from_arrays(codes.astype(np.int8), pa.array(list(words), pa.string()))
 
 
 def _instants(instants_ms: npt.NDArray[np.integer]) -> "pa.Array[Any]":

@@ -17,15 +17,17 @@ from pipeline.codec.records import Records
 from pipeline.errors import BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
 from pipeline.kafka import Admin, Message, Reader, Sender
 from pipeline.log import Log
-from pipeline.rate.commit import announce, prepare, write
+from pipeline.rate.commit import prepare
 from pipeline.rate.engine import Engine
-from pipeline.rate.ledger_history import LedgerHistory
+from pipeline.rate.lane import Flight, Lane, store_snapshot
+from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
 from pipeline.rate.records import by_partition
-from pipeline.rate.recover import Recovery
+from pipeline.rate.recover import Recovery, now_ms
 from pipeline.rate.snapshot import take
 from pipeline.rate.tables import tables_of
+from pipeline.reference import ReferenceData
 from pipeline.settings import Settings
-from pipeline.store import Claim, Ledger, Marker
+from pipeline.store import Claim, Ledger, Marker, Snapshot
 from pipeline.topics import READINGS
 
 LOG: Final = Log("rate")
@@ -62,10 +64,11 @@ class Worker:
         log_id = admin.log_id(READINGS)
         self._store = Store(settings)
         self._ledger = Ledger(self._store, log_id)
-        self._history = LedgerHistory(self._store, log_id)
+        self._history = LedgerHistory(self._store, log_id, self._through_outages)
         self._sender = Sender(settings)
+        self._lane = Lane(settings, log_id, self._sender)
         self._reader = Reader(settings, READINGS, group_id=settings.group_id)
-        self.engine = Engine(count, self._history, lambda data, version: data.advance(self._store, version))
+        self.engine = Engine(count, self._history, self._load)
         self._recovery = Recovery(
             self.engine, self._ledger, self._history, self._sender, lambda: Reader(settings, READINGS), self.member
         )
@@ -74,6 +77,7 @@ class Worker:
         self._ends: dict[int, int] = {}  # last offset that counts, by partition
         self._next: dict[int, int] = {}  # the next offset to rate, by partition owned
         self._stopping = False
+        self._rebalancing = False
         self.progress = Progress()
         self._reported_s = time.monotonic()
 
@@ -106,12 +110,16 @@ class Worker:
                 if messages:
                     self.progress.first_batch_s = self.progress.first_batch_s or began_s
                     self._rate(by_partition(messages))
-                elif drain_s is not None and self._claims and time.monotonic() - self.progress.idle_since_s > drain_s:
+                    self._report()
+                    continue
+                self._land()
+                if drain_s is not None and self._claims and time.monotonic() - self.progress.idle_since_s > drain_s:
                     break
-                self._report()
-            self._snapshot(self._claims, due_s=0.0)
+            self._land()
+            self._store_snapshots(self._claims)
         finally:
             self._reader.close()
+            self._lane.close()
             self._sender.close()
             self._store.close()
         return self.progress
@@ -125,35 +133,55 @@ class Worker:
             if left_s <= 0:
                 break
             gathered += self._reader.consume(self._settings.batch_records - len(gathered), left_s)
-        return [m for m in gathered if m.offset() >= self._next.get(m.partition(), _NEVER)]
+        return [message for message in gathered if self._is_next(message)]
+
+    def _is_next(self, message: Message) -> bool:
+        """Whether a record is of a partition owned now and not rated yet."""
+        offset, partition = message.offset(), message.partition()
+        return offset is not None and partition is not None and offset >= self._next.get(partition, _NEVER)
 
     def _rate(self, records: dict[int, Records]) -> None:
-        """One batch through the engine and the commit protocol."""
+        """One batch through the engine; it is committed in the lane while the next one is read and rated."""
         self._history.begin({partition: int(found.offsets[0]) for partition, found in records.items()})
-        batch = self._steadily("reading the past of sessions", lambda: self.engine.process(records))
+        batch = self.engine.process(records)
         claims = {partition: self._claims[partition] for partition in records}
         numbers = {partition: claim.claim for partition, claim in claims.items()}
         tables = tables_of(batch, self.engine.directory, self.engine.sheets, self._ledger.log_id, numbers)
-        written = prepare(batch, tables, claims, _now_ms())
-        self._steadily("writing rows", lambda: write(self._ledger, written, claims))
-        self._steadily("publishing", lambda: announce(self._ledger, self._sender, written, _now_ms()))
-        self._reader.commit({marker.partition: marker.last_offset + 1 for marker in written.markers})
+        written = prepare(batch, tables, claims, now_ms())
         self._next.update({marker.partition: marker.last_offset + 1 for marker in written.markers})
+        snapshots = self._due_snapshots(written.markers)
+        self._land()
+        self._lane.send(Flight(written, claims, snapshots))
+
+    def _land(self) -> None:
+        """Wait until the batch in the lane counts, through any outage."""
+        if self._lane.empty:
+            return
+        written = self._through_outages("committing a batch", self._lane.land)
+        if written is None:
+            return
+        self._reader.commit({marker.partition: marker.last_offset + 1 for marker in written.markers})
         self._ends.update({marker.partition: marker.last_offset for marker in written.markers})
         self._note(written.markers)
-        self._snapshot(claims, due_s=self._settings.snapshot_interval_s)
 
-    def _steadily(self, doing: str, step: Callable[[], Result]) -> Result:
-        """Do a step that may be repeated, through any outage: pause, keep polling, back off, go on."""
+    def _load(self, data: ReferenceData, version: int) -> ReferenceData:
+        return self._through_outages("loading reference data", lambda: data.advance(self._store, version))
+
+    def _through_outages(self, doing: str, step: Callable[[], Result]) -> Result:
+        """Do a step that may be repeated, through any outage: pause, keep polling, back off, go on.
+
+        Reading a session's past comes through here too: what an earlier batch wrote must count before it is read.
+        """
+        if doing == READING_PAST:
+            self._land()
         delay_s, paused = 0.2, False
         while True:
             try:
                 result = step()
             except (StoreUnavailableError, BrokerUnavailableError, DeliveryError) as error:
                 LOG.warning("outage: partitions are paused, nothing is lost", doing=doing, why=str(error))
-                self._reader.pause(self._claims)
-                paused = True
                 self._wait_out(delay_s)
+                paused = True
                 delay_s = min(2 * delay_s, _BACK_OFF_MAX_S)
                 continue
             if paused:
@@ -162,7 +190,11 @@ class Worker:
             return result
 
     def _wait_out(self, delay_s: float) -> None:
-        """Keep the group membership alive while waiting."""
+        """Keep the group membership alive while waiting; inside a rebalance only wait."""
+        if self._rebalancing:
+            time.sleep(delay_s)  # polling is not allowed inside a rebalance
+            return
+        self._reader.pause(self._claims)
         owned = set(self._claims)
         until_s = time.monotonic() + delay_s
         while (left_s := until_s - time.monotonic()) > 0:
@@ -173,7 +205,10 @@ class Worker:
     def _assigned(self, partitions: Iterable[int]) -> dict[int, int]:
         """Take partitions over; where each starts."""
         wanted = list(partitions)
-        claims = self._steadily("taking partitions over", lambda: self._recovery.take_over(wanted))
+        self._rebalancing = True
+        self._land()
+        claims = self._through_outages("taking partitions over", lambda: self._recovery.take_over(wanted))
+        self._rebalancing = False
         self._claims.update(claims)
         self.progress.idle_since_s = time.monotonic()
         self._snapshots.update(dict.fromkeys(wanted, time.monotonic()))
@@ -182,14 +217,23 @@ class Worker:
         return starts
 
     def _revoked(self, partitions: Iterable[int]) -> None:
-        """Every batch is committed when this is called: store the state for whoever comes next, and forget it."""
+        """Commit what is in the lane, store the state for whoever comes next, and forget it."""
         mine = [partition for partition in partitions if partition in self._claims]
-        self._snapshot(mine, due_s=0.0)
+        try:
+            written = self._lane.land()
+            if written is not None:
+                self._ends.update({marker.partition: marker.last_offset for marker in written.markers})
+                self._note(written.markers)
+            self._store_snapshots(mine)
+        except (StoreUnavailableError, BrokerUnavailableError, DeliveryError) as error:
+            LOG.warning("partitions leave during an outage: the next owner rates the last batch again", why=str(error))
+            self._lane.drop()
         self._forget(mine)
         LOG.info("partitions given away", partitions=mine)
 
     def _lost(self, partitions: Iterable[int]) -> None:
         """Another worker may have them already: write nothing, forget everything of them."""
+        self._lane.drop()
         self._forget(partitions)
         LOG.warning("partitions lost", partitions=list(partitions))
 
@@ -200,18 +244,20 @@ class Worker:
             self._ends.pop(partition, None)
             self._next.pop(partition, None)
 
-    def _snapshot(self, partitions: Iterable[int], *, due_s: float) -> None:
-        """Store the state of partitions whose last snapshot is older than `due_s`; failing only costs recovery time."""
+    def _due_snapshots(self, markers: Iterable[Marker]) -> list[Snapshot]:
+        """The state after a batch, of partitions whose last snapshot is old."""
         now_s = time.monotonic()
-        for partition in list(partitions):
-            if partition not in self._ends or now_s - self._snapshots.get(partition, 0.0) < due_s:
+        due = [m for m in markers if now_s - self._snapshots[m.partition] >= self._settings.snapshot_interval_s]
+        self._snapshots.update({marker.partition: now_s for marker in due})
+        return [take(self.engine, m.partition, m.last_offset, m.claim, now_ms()) for m in due]
+
+    def _store_snapshots(self, partitions: Iterable[int]) -> None:
+        """Store the state now, when nothing is in the lane; failing only costs recovery time."""
+        for partition in partitions:
+            if partition not in self._ends:
                 continue
-            snapshot = take(self.engine, partition, self._ends[partition], self._claims[partition].claim, _now_ms())
-            try:
-                self._ledger.add_snapshot(snapshot)
-            except StoreUnavailableError as error:
-                LOG.warning("snapshot not stored; recovery will replay more", partition=partition, why=str(error))
-            self._snapshots[partition] = now_s
+            snapshot = take(self.engine, partition, self._ends[partition], self._claims[partition].claim, now_ms())
+            store_snapshot(self._ledger, snapshot)
 
     def _note(self, markers: Iterable[Marker]) -> None:
         progress = self.progress
@@ -230,7 +276,3 @@ class Worker:
         self._reported_s = time.monotonic()
         done = self.progress
         LOG.info("rated", records=done.records, readings=done.readings, cdrs=done.cdrs, alerts=done.alerts)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -92,3 +92,13 @@ def _usage(store: Store, where: dict[str, Any]) -> list[Usage]:
         )
         for row in rows
     ]  # fmt: skip
+
+
+def largest_session(store: Store, log_id: int) -> str:
+    """A CDR with much to explain: the one with the most energy, of a time-of-use tariff where there is one; "" for none."""
+    found = store.scalar(
+        "SELECT cdr_id FROM cdrs WHERE log_id = {log:UInt64} "
+        "ORDER BY position(toString(tariff), 'TOU') > 0 DESC, energy_mwh DESC, cdr_id LIMIT 1",
+        {"log": log_id},
+    )
+    return str(found or "")

@@ -1,0 +1,90 @@
+"""One batch on its way to the ledger while the next one is rated: a thread, a flight, nothing more.
+
+The order of steps is that of `commit`; a batch enters only when the one before has landed, so markers stay in order.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from pipeline.clickhouse import Store
+from pipeline.errors import StoreUnavailableError
+from pipeline.kafka import Sender
+from pipeline.log import Log
+from pipeline.rate.commit import Written, announce, write
+from pipeline.rate.recover import now_ms
+from pipeline.settings import Settings
+from pipeline.store import Claim, Ledger, Snapshot
+
+LOG: Final = Log("rate")
+
+
+@dataclass
+class Flight:
+    """A batch with its claims, and the snapshots to store when it counts."""
+
+    written: Written
+    claims: dict[int, Claim]
+    snapshots: list[Snapshot] = field(default_factory=list)
+    marked: bool = False
+
+
+class Lane:
+    """Commits one flight at a time in a thread of its own, over a connection of its own."""
+
+    def __init__(self, settings: Settings, log_id: int, sender: Sender) -> None:
+        """Nothing in it."""
+        self._store = Store(settings)
+        self._ledger = Ledger(self._store, log_id)
+        self._sender = sender
+        self._thread = ThreadPoolExecutor(1, "commit")
+        self._flight: Flight | None = None
+        self._landing: Future[None] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is on its way."""
+        return self._flight is None
+
+    def send(self, flight: Flight) -> None:
+        """Start committing a batch."""
+        self._flight = flight
+        self._landing = self._thread.submit(self._commit, flight)
+
+    def land(self) -> Written | None:
+        """Wait for the batch; None when there is none. After an outage, which it raises, the next call tries again."""
+        flight = self._flight
+        if flight is None:
+            return None
+        landing = self._landing or self._thread.submit(self._commit, flight)
+        self._landing = None
+        landing.result()
+        self._flight = None
+        return flight.written
+
+    def drop(self) -> None:
+        """Forget the batch: its partitions are someone else's, and what it writes carries a claim that fell."""
+        if self._landing is not None:
+            self._landing.cancel()
+        self._flight = self._landing = None
+
+    def close(self) -> None:
+        """End the thread and the connection."""
+        self._thread.shutdown(wait=True)
+        self._store.close()
+
+    def _commit(self, flight: Flight) -> None:
+        if not flight.marked:
+            write(self._ledger, flight.written, flight.claims)
+            flight.marked = True
+        announce(self._ledger, self._sender, flight.written, now_ms())
+        for snapshot in flight.snapshots:
+            store_snapshot(self._ledger, snapshot)
+
+
+def store_snapshot(ledger: Ledger, snapshot: Snapshot) -> None:
+    """Store a snapshot; that it fails costs recovery time and nothing else."""
+    try:
+        ledger.add_snapshot(snapshot)
+    except StoreUnavailableError as error:
+        LOG.warning("snapshot not stored; recovery replays more", partition=snapshot.partition, why=str(error))
