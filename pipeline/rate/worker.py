@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 
 from pipeline.clickhouse import Store
 from pipeline.codec.records import Records
-from pipeline.errors import BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
+from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
 from pipeline.kafka import Admin, Message, Reader, Sender
 from pipeline.log import Log
 from pipeline.rate.commit import prepare
@@ -78,6 +78,8 @@ class Worker:
         self._next: dict[int, int] = {}  # the next offset to rate, by partition owned
         self._stopping = False
         self._rebalancing = False
+        self._waiting = False  # in an outage: the engine may be ahead of what was sent
+        self._moved: set[int] = set()  # partitions that left while records were gathered
         self.progress = Progress()
         self._reported_s = time.monotonic()
 
@@ -103,6 +105,7 @@ class Worker:
         """Rate until `stop`, or until nothing came for `drain_s` seconds."""
         self._reader.subscribe(on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         LOG.info("worker joins the group", group=self._settings.group_id, member=self.member)
+        finished = False
         try:
             while not self._stopping:
                 began_s = time.monotonic()
@@ -117,7 +120,11 @@ class Worker:
                     break
             self._land()
             self._store_snapshots(self._claims)
+            finished = True
         finally:
+            if not finished:  # the engine may be ahead of the ledger: nothing of it may be stored on the way out
+                self._lane.drop()
+                self._forget(list(self._claims))
             self._reader.close()
             self._lane.close()
             self._sender.close()
@@ -132,7 +139,10 @@ class Worker:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 break
-            gathered += self._reader.consume(self._settings.batch_records - len(gathered), left_s)
+            self._moved.clear()
+            found = self._reader.consume(self._settings.batch_records - len(gathered), left_s)
+            gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
+            gathered += found
         return [message for message in gathered if self._is_next(message)]
 
     def _is_next(self, message: Message) -> bool:
@@ -160,9 +170,16 @@ class Worker:
         written = self._through_outages("committing a batch", self._lane.land)
         if written is None:
             return
-        self._reader.commit({marker.partition: marker.last_offset + 1 for marker in written.markers})
+        self._hint({marker.partition: marker.last_offset + 1 for marker in written.markers})
         self._ends.update({marker.partition: marker.last_offset for marker in written.markers})
         self._note(written.markers)
+
+    def _hint(self, offsets: dict[int, int]) -> None:
+        """Step 6. Recovery asks the ledger, so that a group that can't take it now is no reason to stop."""
+        try:
+            self._reader.commit(offsets)
+        except BrokerError as error:
+            LOG.warning("the group's offset is not stored; the ledger has it", why=str(error))
 
     def _load(self, data: ReferenceData, version: int) -> ReferenceData:
         return self._through_outages("loading reference data", lambda: data.advance(self._store, version))
@@ -195,11 +212,13 @@ class Worker:
             time.sleep(delay_s)  # polling is not allowed inside a rebalance
             return
         self._reader.pause(self._claims)
-        owned = set(self._claims)
+        owned = dict(self._claims)
+        self._waiting = True
         until_s = time.monotonic() + delay_s
         while (left_s := until_s - time.monotonic()) > 0:
             self._reader.consume(1, left_s)
-        if owned - set(self._claims):
+        self._waiting = False
+        if owned != self._claims:
             raise FencedError("partitions moved to another worker during an outage: the batch at hand is dropped")
 
     def _assigned(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -221,25 +240,30 @@ class Worker:
         mine = [partition for partition in partitions if partition in self._claims]
         try:
             written = self._lane.land()
-            if written is not None:
-                self._ends.update({marker.partition: marker.last_offset for marker in written.markers})
-                self._note(written.markers)
-            self._store_snapshots(mine)
         except (StoreUnavailableError, BrokerUnavailableError, DeliveryError) as error:
-            LOG.warning("partitions leave during an outage: the next owner rates the last batch again", why=str(error))
-            self._lane.drop()
+            raise FencedError(f"partitions leave during an outage, the last batch is rated again: {error}") from error
+        if written is not None:
+            self._ends.update({marker.partition: marker.last_offset for marker in written.markers})
+            self._note(written.markers)
+        if not self._waiting:
+            self._store_snapshots(mine)
         self._forget(mine)
         LOG.info("partitions given away", partitions=mine)
 
     def _lost(self, partitions: Iterable[int]) -> None:
         """Another worker may have them already: write nothing, forget everything of them."""
+        gone = list(partitions)
+        kept = sorted(self._claims.keys() - gone)
         self._lane.drop()
-        self._forget(partitions)
-        LOG.warning("partitions lost", partitions=list(partitions))
+        self._forget(list(self._claims))
+        LOG.warning("partitions lost", partitions=gone)
+        if kept:
+            raise FencedError(f"the batch that was dropped also held partitions {kept}: joining again")
 
     def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
             self.engine.drop(partition)
+            self._moved.add(partition)
             self._claims.pop(partition, None)
             self._ends.pop(partition, None)
             self._next.pop(partition, None)
