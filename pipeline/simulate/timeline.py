@@ -27,7 +27,7 @@ class Timeline:
         self.open = np.concatenate([self.open, sessions])
 
     def rows(self, begin_ms: int, end_ms: int) -> Rows:
-        """Rows that arrive in [begin_ms, end_ms), in order of arrival, those of one instant as they were told."""
+        """Rows of events in [begin_ms, end_ms) or before that arrive by `end_ms`, in order of arrival, those of one instant as they were told."""
         room = room_for(self.open, begin_ms, end_ms)
         rows = room[: rows_between(self.open, begin_ms, end_ms, True, room)] if len(room) else room
         if self._edits:
@@ -36,7 +36,7 @@ class Timeline:
         if len(self._waiting):
             rows = np.concatenate([self._waiting, rows])
         order = sorted_by(rows["arrival_ms"])
-        now = int(np.searchsorted(rows["arrival_ms"], end_ms, sorter=order))
+        now = int(np.searchsorted(rows["arrival_ms"], end_ms, side="right", sorter=order))
         self._waiting = take(rows, order[now:])
         return take(rows, order[:now])
 
