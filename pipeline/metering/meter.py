@@ -5,8 +5,10 @@ The Python around it gives it room and does what it defers; results do not depen
 
 from typing import Final
 
+import numpy as np
+
 from pipeline.metering import kinds
-from pipeline.metering.columns import KIND_TICK
+from pipeline.metering.columns import ABSENT_I64, KIND_STOP, KIND_TICK
 from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, ROOM
 from pipeline.metering.run import Run
 from pipeline.metering.sessions import alert_once
@@ -14,6 +16,7 @@ from pipeline.metering.step import defer, lose_stop, start, step
 from rating.jit import kernel, part
 
 DONE: Final = -1
+WAIT: Final = -2
 ADVANCE: Final = 0
 RESUME: Final = 1
 BEGIN: Final = 2
@@ -65,20 +68,29 @@ def tick(run: Run, cause: int) -> None:
 
 @part
 def route(run: Run, cause: int, connector: int) -> int:
-    """The connector a sample without one belongs to (OCPP 1.6 stops name only the transaction)."""
+    """The connector a sample without one belongs to (OCPP 1.6 stops name only the transaction).
+
+    Its own row where nobody knows; WAIT where a connector that waits for `rerate` may turn out to be it.
+    """
     sample = run.desk.samples[cause]
-    if sample.connector_id != 0 or sample.txn_hash == 0:
+    if sample.connector_id != 0 or (sample.txn_hash == 0 and sample.kind != KIND_STOP):
         return connector
-    connectors = run.desk.connectors
-    remembered = connector
-    at = connectors[connector].sibling
-    while at != connector:
-        if connectors[at].open and connectors[at].txn_hash == sample.txn_hash:
+    by_id = sample.txn_hash != 0
+    found, waits, at, nearest_mwh = connector, False, connector, np.int64(-1)
+    while True:
+        row = run.desk.connectors[at]
+        if by_id and row.open and row.txn_hash == sample.txn_hash:
             return at
-        if connectors[at].prev_txn == sample.txn_hash:
-            remembered = at
-        at = connectors[at].sibling
-    return remembered
+        waits |= row.dirty != 0
+        apart_mwh = 0 if sample.register_mwh == ABSENT_I64 else abs(sample.register_mwh - row.last_mwh)
+        if by_id:
+            found = at if row.prev_txn == sample.txn_hash else found
+        elif row.open and row.txn_hash == 0 and (nearest_mwh < 0 or apart_mwh < nearest_mwh):
+            found, nearest_mwh = at, apart_mwh
+        at = row.sibling
+        if at == connector:
+            break
+    return WAIT if waits else found
 
 
 @part
@@ -93,11 +105,12 @@ def advance(run: Run, first: int, stop: int) -> int:
         if is_tick:
             tick(run, i)
             continue
-        fact.row = route(run, i, fact.row)
-        if run.desk.connectors[fact.row].dirty:
-            defer(run.desk, i, fact.row, kinds.WHY_DIRTY)
+        connector = route(run, i, fact.row)
+        if connector == WAIT or run.desk.connectors[connector].dirty:
+            defer(run.desk, i, fact.row if connector == WAIT else connector, kinds.WHY_DIRTY)
         else:
-            step(run, i, fact.row)
+            fact.row = connector
+            step(run, i, connector)
     return DONE
 
 
@@ -109,12 +122,14 @@ def take_up(run: Run, first: int, stop: int) -> int:
         if short_of_room(run, 0) or run.periods[0].start_ms < ROOM:
             return k
         sample = run.desk.samples[cause]
-        if run.desk.connectors[connector].dirty:
-            defer(run.desk, cause, connector, kinds.WHY_DIRTY)
+        routed = connector if sample.kind == KIND_TICK else route(run, cause, connector)
+        if routed == WAIT or run.desk.connectors[routed].dirty:
+            defer(run.desk, cause, connector if routed == WAIT else routed, kinds.WHY_DIRTY)
         elif sample.kind == KIND_TICK:
             timeout(run, cause, connector, sample.time_ms)
         else:
-            step(run, cause, connector)
+            run.desk.facts[cause].row = routed
+            step(run, cause, routed)
     return DONE
 
 

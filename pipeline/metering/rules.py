@@ -13,6 +13,10 @@ from pipeline.metering.sessions import alert, alert_once, hold
 from pipeline.metering.state import NONE
 from rating.jit import part
 
+_JUDGED_MS = 60_000  # the power of a shorter interval says little
+_ENOUGH = 6  # readings before a factor of 10 means anything: power is sampled, energy is not
+_REPLAY_MS = 1_800_000  # a message this late was replayed, or its clock has another zone: no drift
+
 
 @part
 def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
@@ -28,20 +32,43 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
                 desk, cause, connector, kinds.STUCK_REGISTER, end_ms, row.stuck_mwh, desk.limits[0].stuck_mwh, start_ms
             )
             hold(row, kinds.HOLD_STUCK)
-    if row.rating_mw > 0 and elapsed_ms >= 60_000:
-        power_mw = energy_mwh * 3600 // elapsed_ms * 1000
+    if row.rating_mw > 0 and elapsed_ms >= _JUDGED_MS:
+        power_mw = max(energy_mwh * 3600 // elapsed_ms * 1000, row.power_mw)
         most_mw = row.rating_mw // 1000 * desk.limits[0].above_rating_permille
         if power_mw > most_mw:
             alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, power_mw, most_mw, start_ms)
 
 
 @part
-def _unit_error(energy_mwh: int, flow_mwh: int, limits: Limits) -> bool:
-    """Whether the register is about 1000 times the integral of the power, or a thousandth of it."""
+def _unit_error(energy_mwh: int, flow_mwh: int, readings: int, limits: Limits) -> bool:
+    """Whether register and integral of the power differ by a factor of about 1000, or of about 10."""
     least, most = min(energy_mwh, flow_mwh), max(energy_mwh, flow_mwh)
     if least <= 0 or most < limits.unit_min_mwh:
         return False
-    return most * limits.unit_low_permille <= least * 1_000_000 <= most * limits.unit_high_permille
+    thousand = most * limits.unit_low_permille <= least * 1_000_000 <= most * limits.unit_high_permille
+    return thousand or (readings >= _ENOUGH and _by_ten(least, most))
+
+
+@part
+def _by_ten(least: int, most: int) -> bool:
+    return least * 7 <= most <= least * 14
+
+
+@part
+def _register_lies(row: Record, energy_mwh: int, flow_mwh: int, elapsed_ms: int, limits: Limits) -> bool:
+    """Whether a unit error may be the register's, so that nothing is billed unasked.
+
+    A register 1000 times above the power is right where the connector can deliver it: nobody charges at 10 W. One that
+    is a thousandth of a power that fits the rating is wrong. A factor of 10 says less: what is above may be too much.
+    """
+    if row.rating_mw <= 0:
+        return True
+    if _by_ten(min(energy_mwh, flow_mwh), max(energy_mwh, flow_mwh)):
+        return energy_mwh > flow_mwh
+    most_mwh = row.rating_mw // 1000 * limits.above_rating_permille // 1000 * elapsed_ms // 3600
+    if energy_mwh > flow_mwh:
+        return energy_mwh > most_mwh + limits.jump_slack_mwh
+    return flow_mwh <= most_mwh + limits.jump_slack_mwh
 
 
 @part
@@ -50,9 +77,10 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     row = desk.connectors[connector]
     energy_mwh = row.energy_mwh
     elapsed_ms = end_ms - row.start_ms
-    if desk.limits[0].released == 0 and _unit_error(energy_mwh, row.flow_mwh, desk.limits[0]):
+    if desk.limits[0].released == 0 and _unit_error(energy_mwh, row.flow_mwh, row.readings, desk.limits[0]):
         alert_once(desk, cause, connector, kinds.UNIT_ERROR, end_ms, energy_mwh, row.flow_mwh, row.start_ms)
-        hold(row, kinds.HOLD_UNIT_ERROR)
+        if _register_lies(row, energy_mwh, row.flow_mwh, elapsed_ms, desk.limits[0]):
+            hold(row, kinds.HOLD_UNIT_ERROR)
     if row.rating_mw > 0 and elapsed_ms >= 0:
         most_mwh = row.rating_mw // 1000 * desk.limits[0].above_rating_permille // 1000 * elapsed_ms // 3600
         if energy_mwh > most_mwh + desk.limits[0].jump_slack_mwh:
@@ -114,7 +142,10 @@ def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     lag_ms = sample.received_ms - sample.time_ms
     if abs(lag_ms) <= desk.limits[0].drift_slack_ms:
         row.drifting = 0
-    row.drift_up_ms = max(0, row.drift_up_ms + abs(lag_ms) - desk.limits[0].drift_slack_ms)
+    if abs(lag_ms) > _REPLAY_MS:
+        return
+    row.drift_up_ms += min(abs(lag_ms), desk.limits[0].drift_alarm_ms) - desk.limits[0].drift_slack_ms
+    row.drift_up_ms = max(0, row.drift_up_ms)
     if row.drift_up_ms > 16 * desk.limits[0].drift_alarm_ms:
         row.drift_up_ms = 0
         if row.drifting == 0:

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.metering import kinds, rules
 from pipeline.metering.columns import (
     ABSENT_I64,
+    CONTEXT_BEGIN,
     FLAG_INTERVAL_MEASURAND,
     FLAG_NEGATIVE,
     FLAG_OFFLINE,
@@ -291,6 +292,7 @@ def lose_stop(run: Run, cause: int, connector: int) -> None:
     alert_once(run.desk, cause, connector, kinds.LOST_STOP, end_ms, row.energy_mwh, 0, row.start_ms)
     rules.on_close(run.desk, cause, connector, end_ms)
     close(run, cause, connector, end_ms)
+    row.idle_register = row.has_register
 
 
 @part
@@ -304,6 +306,7 @@ def start(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
     key = mixed(row.identity, txn if txn != _NO_TXN else mixed(np.uint64(time_ms), np.uint64(row.connector_id + 1)))
     begin(run, cause, connector, key, txn, time_ms, sample.token)
     row.reserve_ms = 0
+    _note(run, cause, connector, sample, time_ms)
     rules.note_level(row, sample)
     if reserved_ms > 0 and reserved_ms < time_ms:
         reserve(run, cause, connector, reserved_ms, time_ms, RESERVATION)
@@ -431,24 +434,35 @@ def _late(row: Record, sample: Record, time_ms: int) -> bool:
 
 
 @part
-def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
-    """A sample or stop of the open session, in order."""
+def _note(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
+    """What a sample says of its session beside energy: signature, replay, a clock that was not believed."""
     row = run.desk.connectors[connector]
-    row.seq_no = max(row.seq_no, sample.seq_no)
-    row.leave_ms = 0
     if sample.signed > row.signed:
         row.signed = sample.signed
     if sample.signed == SIGNED_FORGED:
         alert_once(run.desk, cause, connector, kinds.FORGED_SIGNATURE, time_ms, sample.register_mwh, 0, time_ms)
     if sample.flags & np.uint32(FLAG_OFFLINE):
         row.flags |= np.uint32(kinds.SESSION_OFFLINE)
+    if sample.time_ms > sample.received_ms + run.desk.limits[0].future_ms:
+        row.flags |= np.uint32(kinds.SESSION_TIME_CORRECTED)
     if sample.flags & np.uint32(FLAG_TIME_UNUSABLE | FLAG_TIME_CORRECTED):
         row.flags |= np.uint32(kinds.SESSION_TIME_CORRECTED)
         alert_once(run.desk, cause, connector, kinds.UNUSABLE_TIME, time_ms, 0, 0, time_ms)
+
+
+@part
+def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
+    """A sample or stop of the open session, in order."""
+    row = run.desk.connectors[connector]
+    row.seq_no = max(row.seq_no, sample.seq_no)
+    row.leave_ms = 0
+    _note(run, cause, connector, sample, time_ms)
     if sample.kind == KIND_STOP:
         _stop(run, cause, connector, sample, time_ms)
         return
-    if sample.register_mwh != ABSENT_I64:
+    if sample.context == CONTEXT_BEGIN and row.readings > 0:
+        say(run.desk, cause, row, kinds.IGNORED, kinds.NOWHERE, 0)  # the first register, told again
+    elif sample.register_mwh != ABSENT_I64:
         register(run, cause, connector, sample, time_ms)
     else:
         say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
@@ -494,7 +508,8 @@ def step(run: Run, cause: int, connector: int) -> None:
     if row.n_marks >= run.desk.limits[0].marks_per_connector:
         defer(run.desk, cause, connector, kinds.WHY_MARKS)
     elif sample.kind == KIND_STATUS or sample.kind == KIND_RESERVE:
-        if row.open and time_ms < row.last_ms:
+        before_ms = row.last_ms if row.open else row.prev_end_ms
+        if time_ms < before_ms and run.desk.limits[0].rerun == 0:
             defer(run.desk, cause, connector, kinds.WHY_LATE)
         else:
             _status(run, cause, connector, sample, time_ms)

@@ -41,14 +41,15 @@ class Apart:
 
     def take(self, one: Deferred) -> None:
         """Rate the session of a deferred sample again with it."""
-        connector = self.engine.directory.state.connectors[one.connector]
-        connector["dirty"] = 0
+        self.engine.directory.state.connectors[one.connector]["dirty"] = 0
         sample = self._sample(one)
         name = self._name(one)
+        one = one._replace(connector=self._where(one, name))
         fact = self.segment.given.facts[one.cause]
         fact["row"] = one.connector
         fact["session_key"] = name.session_key
         past = self.collector.whole_past(name)
+        one = self._at_home(one, past)
         if is_repeat(past.samples, sample):
             self._say(one, kinds.DUPLICATE, kinds.NOWHERE)
             return
@@ -59,6 +60,29 @@ class Apart:
             self._first_heard(one, name, sample)
         else:
             self._again(one, name, past)
+
+    def _where(self, one: Deferred, name: SessionName) -> int:
+        """The connector of a sample: the one on which its session is open, whatever the message says."""
+        connectors = self.engine.directory.state.connectors
+        at = one.connector
+        while name.session_key:
+            if connectors["open"][at] and int(connectors["session_key"][at]) == name.session_key:
+                return at
+            at = int(connectors["sibling"][at])
+            if at == one.connector:
+                break
+        return one.connector
+
+    def _at_home(self, one: Deferred, past: Past) -> Deferred:
+        """The same sample on the connector of its session's past, where the message names none (OCPP 1.6 stops)."""
+        directory = self.engine.directory
+        if past.connector_id == 0 or directory.state.connectors["connector_id"][one.connector] != 0:
+            return one
+        home = directory.find(directory.charge_points[one.connector], past.connector_id)
+        if home is None:
+            return one
+        self.segment.given.facts["row"][one.cause] = home
+        return one._replace(connector=home)
 
     def _first_heard(self, one: Deferred, name: SessionName, sample: np.void) -> None:
         """Nothing was ever heard of this session: a late start or stop, or a session whose start is lost."""

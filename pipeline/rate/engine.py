@@ -84,25 +84,27 @@ class Engine:
         return self.sheets.data(newest).resolve(charge_point_id, connector_id, "", 0).zone
 
     def _prepare(self, given: Input) -> None:
-        """What is decided before any order: tokens by the directory's numbers, clocks that are none, signatures."""
+        """What is decided before any order: tokens by the directory's numbers, clocks that are none."""
         samples = given.samples
         numbers = np.array([self.directory.token(uid) for uid in given.tokens] + [-1], np.int32)
         samples["token"] = numbers[samples["token"]]
         stale = samples["received_ms"] - samples["time_ms"] > _STALE_MS
         samples["time_ms"][stale] = samples["received_ms"][stale]
         samples["flags"][stale] |= FLAG_TIME_UNUSABLE | FLAG_TIME_CORRECTED
-        if given.signed:
-            self._verify(given)
 
-    def _verify(self, given: Input) -> None:
+    def _verify(self, given: Input, number: int) -> None:
+        """Judge the signatures of a round, by the meters' keys in the reference data that is in use there."""
+        blobs = [blob for blob in given.signed if given.rounds[blob.sample] == number]
+        if not blobs:
+            return
         keys = []
-        for blob in given.signed:
+        for blob in blobs:
             sample = given.samples[blob.sample]
             version = self.partitions[int(given.partitions[blob.sample])].reference_version
             name = given.charge_points[int(sample["charge_point"])]
             keys.append(self.sheets.data(version).public_key(name, int(sample["connector_id"])) or None)
-        verified = verify(given.signed, keys)
-        where = np.array([blob.sample for blob in given.signed])
+        verified = verify(blobs, keys)
+        where = np.array([blob.sample for blob in blobs])
         given.samples["signed"][where] = verified.states
         told = verified.register_mwh != ABSENT_I64
         given.samples["register_mwh"][where[told]] = verified.register_mwh[told]
@@ -112,6 +114,7 @@ class Engine:
         chosen = np.flatnonzero(given.rounds == number)
         if not len(chosen):
             return
+        self._verify(given, number)
         samples = self._samples(given, chosen)
         segment = self._segment(samples, given)
         deferred = segment.meter()

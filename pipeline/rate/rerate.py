@@ -45,8 +45,13 @@ class Terms:
     released: bool = False
 
 
-def in_order(samples: Rows) -> npt.NDArray[np.intp]:
-    """The order in which a session's readings count: its start, then by seqNo where all have one, else by time."""
+def in_order(samples: Rows, future_ms: int) -> npt.NDArray[np.intp]:
+    """The order in which a session's readings count: its start, then by seqNo where all have one, else by time.
+
+    A clock more than `future_ms` ahead of its message's arrival is not believed: the arrival counts, as in the pass.
+    """
+    ahead = samples["time_ms"] - samples["received_ms"] > future_ms
+    times = np.where(ahead, samples["received_ms"], samples["time_ms"])
     kind = _KIND_ORDER[samples["kind"]]
     is_start = samples["kind"] == KIND_START
     register = samples["register_mwh"]
@@ -55,7 +60,7 @@ def in_order(samples: Rows) -> npt.NDArray[np.intp]:
     first = np.where(is_start, -1, samples["seq_no"]) if by_seq_no else np.where(is_start, -1, 0)
     if by_seq_no:
         first = _status_places(samples, first)
-    return np.lexsort((samples["line"], samples["offset"], register, kind, samples["time_ms"], first))
+    return np.lexsort((samples["line"], samples["offset"], register, kind, times, first))
 
 
 def _status_places(samples: Rows, first: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
@@ -73,7 +78,7 @@ def meter_again(
     past: Past, samples: Rows, terms: Terms, directory: Directory, book: Book, policy: MeteringPolicy, live: bool
 ) -> Again:
     """Meter `samples` (all of one session, any order) afresh; a session that is not live ends at its last register."""
-    samples = samples[in_order(samples)]
+    samples = samples[in_order(samples, policy.future_ms)]
     facts = new_facts(len(samples))
     facts["sheet"] = terms.sheet
     facts["partition"] = 0
