@@ -120,18 +120,17 @@ def _column(name: str) -> Callable[[Any], Any]:
     return lambda row: row.columns[name]
 
 
-_CDR_COLUMNS: Final[_Columns] = {
-    **{
-        name: (kind, _column(name))
-        for name, kind in {
+_CDR_TYPES: Final[dict[str, Any]] = {
             "cdr_id": pa.string(), "revision": pa.uint16(), "credit": pa.uint8(), "transaction_id": pa.string(),
             "id_token": pa.string(), "location_id": pa.string(), "tariff": pa.string(), "currency": pa.string(),
             "energy_mwh": pa.int64(), "charging_ms": pa.int64(), "parking_ms": pa.int64(), "held_mwh": pa.int64(),
             "held_reason": pa.string(), "rated_cost": pa.int64(), "total_excl_e4": pa.int64(),
             "total_incl_e4": pa.int64(), "readings": pa.uint32(), "signed": pa.int8(), "flags": pa.uint32(),
             "document": pa.binary(),
-        }.items()
-    },
+        }  # fmt: skip
+
+_CDR_COLUMNS: Final[_Columns] = {
+    **{name: (kind, _column(name)) for name, kind in _CDR_TYPES.items()},
     "start": (_UTC_MS, lambda row: row.columns["start_ms"]),
     "end": (_UTC_MS, lambda row: row.columns["end_ms"]),
     "settled_at": (_UTC_MS, lambda row: row.columns["settled_ms"]),
