@@ -1,0 +1,20 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from pipeline.embedded.stack import Stack
+from pipeline.settings import Settings
+from tests.stack import prepared, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("faults")) as running:
+        yield running
+
+
+@pytest.fixture
+def ready(stack: Stack) -> Settings:
+    """A database and topic prefix of this test's own; small batches, so that there are many moments to die at."""
+    return replace(prepared(stack.settings), batch_records=200, batch_wait_s=0.05, session_timeout_s=2.0)
