@@ -1,4 +1,4 @@
-"""Where the read-only material beside the project lies; tests that need it say so and are skipped where it is absent."""
+"""Where the read-only material beside the project lies; tests that need it are skipped, loudly, where it is absent."""
 
 import os
 from pathlib import Path

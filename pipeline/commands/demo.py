@@ -189,13 +189,14 @@ def show(console: Console, run: Run) -> None:
     counts = found.counts
     console.print()
     console.print(
-        f"[bold]{counts['records'] - counts['control']:,}[/] records = {counts['used']:,} used + {counts['duplicate']:,} "
-        f"duplicate + {counts['quarantined']:,} quarantined + {counts['dead_lettered']:,} dead-lettered   "
+        f"[bold]{counts['records'] - counts['control']:,}[/] records = {counts['used']:,} used + "
+        f"{counts['duplicate']:,} duplicate + {counts['quarantined']:,} quarantined + {counts['dead_lettered']:,} dead-lettered   "
         + ("[green]adds up[/]" if found.adds_up else "[red]does not add up[/]")
     )
     console.print(
-        f"[bold]{found.sessions_settled:,}[/] sessions settled ({found.credits:,} credits), {found.sessions_held:,} held, "
-        f"{found.energy_kwh:,.3f} kWh, " + ", ".join(f"{amount:,.2f} {c}" for c, amount in sorted(found.cost.items()))
+        f"[bold]{found.sessions_settled:,}[/] sessions settled ({found.credits:,} credits), "
+        f"{found.sessions_held:,} held, {found.energy_kwh:,.3f} kWh, "
+        + ", ".join(f"{amount:,.2f} {c}" for c, amount in sorted(found.cost.items()))
     )
     usage = Table(
         "tariff", "band", "dimension", "quantity", "cost excl. rounding", title="rated usage", title_justify="left"

@@ -20,7 +20,7 @@ class Services:
 
     @classmethod
     def start(cls, settings: Settings, commands: Sequence[str], config: Path | None = None) -> Self:
-        """Start `wattrate NAME [ARGUMENTS]` for each command, with the settings of this process; they find the parts by the run file.
+        """Start `wattrate NAME [ARGUMENTS]` for each command; they find the parts by the run file.
 
         Raises SettingsError when a setting names another broker or store than the embedded ones.
         """

@@ -114,7 +114,7 @@ class Output(NamedTuple):
     sessions: Rows
     closed: Rows  # periods of settled sessions; tag = index into sessions
     events: Rows
-    count: npt.NDArray[np.int64]
+    count: npt.NDArray[np.int64]  # type: ignore[assignment]  # shadows tuple.count, which nobody calls
 
 
 def new_output(samples: int) -> Output:
@@ -131,4 +131,11 @@ def new_output(samples: int) -> Output:
 
 def grown(output: Output) -> Output:
     """The same output with twice the room; what is written stays."""
-    return Output(*(np.concatenate([rows, np.zeros_like(rows)]) for rows in output[:-1]), output.count)
+    return output._replace(
+        pieces=_doubled(output.pieces), sessions=_doubled(output.sessions), closed=_doubled(output.closed),
+        events=_doubled(output.events),
+    )  # fmt: skip
+
+
+def _doubled(rows: Rows) -> Rows:
+    return np.concatenate([rows, np.zeros_like(rows)])

@@ -26,7 +26,7 @@ class Desk(NamedTuple):
     samples: Rows
     facts: Rows
     events: Rows
-    count: npt.NDArray[np.int64]
+    count: npt.NDArray[np.int64]  # type: ignore[assignment]  # shadows tuple.count, which nobody calls
 
 
 class Run(NamedTuple):

@@ -51,7 +51,8 @@ def words(restrictions: dict[str, Any]) -> str:
 def _tariff(store: Store, key: str) -> dict[str, Any]:
     name, _, version = key.rpartition("@")
     body = store.scalar(
-        "SELECT body FROM reference_rows WHERE kind = 'tariff' AND id = {id:String} AND version = {version:UInt64} LIMIT 1",
+        "SELECT body FROM reference_rows "
+        "WHERE kind = 'tariff' AND id = {id:String} AND version = {version:UInt64} LIMIT 1",
         {"id": name, "version": int(version)},
     )
     return msgspec.json.decode(body) if body else {}

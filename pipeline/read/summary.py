@@ -52,7 +52,8 @@ def summarise(store: Store, log_id: int) -> Summary:
     )[0]
     cdrs = store.rows(
         "SELECT currency, count() AS rows, sum(credit) AS credits, sum(total_incl_e4) AS incl_e4, "
-        "sum(energy_mwh) AS mwh, uniqExact(session_key) AS sessions FROM cdrs WHERE log_id = {log:UInt64} GROUP BY currency",
+        "sum(energy_mwh) AS mwh, uniqExact(session_key) AS sessions FROM cdrs "
+        "WHERE log_id = {log:UInt64} GROUP BY currency",
         where,
     )
     held = store.scalar(
@@ -95,7 +96,7 @@ def _usage(store: Store, where: dict[str, Any]) -> list[Usage]:
 
 
 def largest_session(store: Store, log_id: int) -> str:
-    """A CDR with much to explain: the one with the most energy, of a time-of-use tariff where there is one; "" for none."""
+    """A CDR with much to explain: the largest, of a time-of-use tariff where there is one; "" for none."""
     found = store.scalar(
         "SELECT cdr_id FROM cdrs WHERE log_id = {log:UInt64} "
         "ORDER BY position(toString(tariff), 'TOU') > 0 DESC, energy_mwh DESC, cdr_id LIMIT 1",

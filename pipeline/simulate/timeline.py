@@ -27,7 +27,7 @@ class Timeline:
         self.open = np.concatenate([self.open, sessions])
 
     def rows(self, begin_ms: int, end_ms: int) -> Rows:
-        """Rows of events in [begin_ms, end_ms) or before that arrive by `end_ms`, in order of arrival, those of one instant as they were told."""
+        """Rows of events before `end_ms` that arrive by then, in order of arrival, those of one instant as told."""
         room = room_for(self.open, begin_ms, end_ms)
         rows = room[: rows_between(self.open, begin_ms, end_ms, True, room)] if len(room) else room
         if self._edits:
