@@ -133,7 +133,7 @@ def checked(store: Store, log_id: int, sent: Sent) -> dict[str, Any]:
     """The result's hash; raises where a total differs from the truth."""
     found = summarise(store, log_id)
     cdrs = store.arrow(f"SELECT cdr_id, energy_mwh, total_incl_e4 FROM cdrs WHERE log_id = {log_id} ORDER BY cdr_id")
-    energy = pc.sum(cdrs.column("energy_mwh")).as_py()  # type: ignore[attr-defined]
+    energy = pc.sum(cdrs.column("energy_mwh")).as_py()
     assert found.adds_up, f"control totals do not add up: {found.counts}"
     assert cdrs.num_rows == sent.sessions, f"{cdrs.num_rows} CDRs for {sent.sessions} sessions"
     assert energy == sent.energy_mwh, f"{energy} mWh billed, {sent.energy_mwh} flowed"

@@ -1,17 +1,15 @@
-"""`wattrate anomalies`: open alerts, what a person decides about them, and a backtest of rules and detectors."""
+"""`wattrate anomalies backtest`: what the rules and detectors over whole sessions would have said of the past."""
 
 import csv
-import getpass
 import json
-import time
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from pipeline.anomaly.backtest import Score, by_kind, scores
-from pipeline.anomaly.events import AlertEvent
 from pipeline.anomaly.sessions import Finding, SessionFacts, SessionWatch, replayed
 from pipeline.errors import DocumentError
 from pipeline.settings import Settings
@@ -19,75 +17,12 @@ from pipeline.settings import Settings
 
 @click.group()
 def command() -> None:
-    """Alerts: list them, decide about them, or see what would have fired on a table of past sessions."""
-
-
-@command.command("list")
-@click.option("--all", "everything", is_flag=True, help="Every step of every alert, not just what is open.")
-@click.option("--kind", help="Only this kind.")
-@click.option("--limit", default=50, show_default=True, help="The newest so many.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.pass_obj
-def list_alerts(settings: Settings, everything: bool, kind: str | None, limit: int, as_json: bool) -> None:
-    """Open alerts, newest first."""
-    from pipeline.clickhouse import Store
-    from pipeline.watch.ledger import WatchLedger
-
-    with Store(settings) as store:
-        ledger = WatchLedger(store)
-        found = ledger.alerts()[::-1] if everything else ledger.open_alerts()
-    chosen = [alert for alert in found if kind in (None, alert.kind)][:limit]
-    for alert in chosen:
-        print(_line(alert, as_json))
-    if not chosen and not as_json:
-        print("no alerts")
+    """Try rules and thresholds on past sessions; `wattrate alerts` shows what was found live."""
 
 
 @command.command()
-@click.argument("alert_id")
-@click.option("--note", default="", help="Why; kept with the decision.")
-@click.pass_obj
-def acknowledge(settings: Settings, alert_id: str, note: str) -> None:
-    """Say that someone looks after an alert. The decision goes into the log, with who and when."""
-    _decide(settings, "acknowledge", alert_id, note)
-
-
-@command.command()
-@click.argument("alert_id")
-@click.option("--note", default="", help="Why; kept with the decision.")
-@click.pass_obj
-def resolve(settings: Settings, alert_id: str, note: str) -> None:
-    """Close an alert. The decision goes into the log, with who and when."""
-    _decide(settings, "resolve", alert_id, note)
-
-
-def _decide(settings: Settings, action: str, alert_id: str, note: str) -> None:
-    from pipeline.clickhouse import Store
-    from pipeline.codec.control import encode_control, parse_control
-    from pipeline.kafka import Sender
-    from pipeline.topics import READINGS
-    from pipeline.watch.ledger import WatchLedger
-
-    with Store(settings) as store:
-        steps = WatchLedger(store).alert(alert_id)
-    if not steps:
-        raise DocumentError(f"there is no alert {alert_id}; `wattrate anomalies list` shows the open ones")
-    first = steps[0]
-    text = {
-        "control": "decision",
-        "action": action,
-        "target": f"{first.charge_point_id}/{alert_id}",
-        "actor": getpass.getuser(),
-        "note": note,
-        "time_ms": time.time_ns() // 1_000_000,
-    }
-    with Sender(settings) as sender:
-        sender.send(READINGS, encode_control(parse_control(json.dumps(text).encode())), partition=first.partition)
-    print(f"{action} {alert_id}: written into the log; it counts when the worker has passed it")
-
-
-@command.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--since", type=click.DateTime(), help="Instead of a file: the ledger's CDRs settled from then on (UTC).")
 @click.option("--preset", help="Columns of a known file: dundee, norway or sap.")
 @click.option("--map", "changes", multiple=True, metavar="NAME=COLUMN", help="As `wattrate replay --map`.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with session ids and a column `label`.")
@@ -95,8 +30,11 @@ def _decide(settings: Settings, action: str, alert_id: str, note: str) -> None:
 @click.option("--rules", type=click.Path(path_type=Path), help="Thresholds to try (TOML; docs/watch.md).")
 @click.option("--show", default=10, show_default=True, help="Print so many findings of each kind.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
 def backtest(
-    file: Path,
+    settings: Settings,
+    file: Path | None,
+    since: datetime | None,
     preset: str | None,
     changes: Sequence[str],
     labels: Path | None,
@@ -105,10 +43,12 @@ def backtest(
     show: int,
     as_json: bool,
 ) -> None:
-    """Replay a table of sessions and say what would have fired, with precision and recall where labels exist."""
+    """Replay a table of sessions, or the ledger's, and say what would have fired, scored where labels exist."""
     from pipeline.watch.rules import load_rules
 
-    sessions, rejected = read_sessions(file, preset, changes)
+    if (file is None) == (since is None):
+        raise DocumentError("name a FILE or --since: one of them")
+    sessions, rejected = (_of_ledger(settings, since), 0) if since else read_sessions(file or Path(), preset, changes)
     findings = list(replayed(sessions, SessionWatch(load_rules(rules).tuning)))
     table = scores(findings, read_labels(labels, label_id), sessions) if labels else []
     if as_json:
@@ -117,6 +57,17 @@ def backtest(
     print(f"{len(sessions):,} sessions, {rejected:,} rows not usable")
     _print_findings(findings, show)
     _print_scores(table)
+
+
+def _of_ledger(settings: Settings, since: datetime) -> list[SessionFacts]:
+    from pipeline.clickhouse import Store
+    from pipeline.watch.places import Places
+    from pipeline.watch.sessions import settled_sessions
+
+    with Store(settings) as store:
+        places = Places()
+        places.refresh(store)
+        return [one.facts for one in settled_sessions(store, places, int(since.replace(tzinfo=UTC).timestamp() * 1000))]
 
 
 def read_sessions(file: Path, preset: str | None, changes: Sequence[str] = ()) -> tuple[list[SessionFacts], int]:
@@ -192,12 +143,3 @@ def _print_scores(table: list[Score]) -> None:
     print(f"\n{'label':<30}{'found':>7}{'missed':>7}{'extra':>7}{'recall':>9}{'precision':>11}")
     for row in table:
         print(f"{row.label:<30}{row.found:>7}{row.missed:>7}{row.extra:>7}{row.recall:>9.3f}{row.precision:>11.3f}")
-
-
-def _line(alert: AlertEvent, as_json: bool) -> str:
-    from pipeline.anomaly.events import encode
-    from pipeline.watch.sinks import instant, summary
-
-    if as_json:
-        return encode(alert).decode()
-    return f"{instant(alert.time_ms)} {alert.severity:<8} {alert.action:<12} {alert.alert_id}  {summary(alert)}"

@@ -1,6 +1,7 @@
 """`wattrate deadletters list|show|retry`: inputs that could not be used."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def show_command(settings: Settings, name: str, raw_only: bool, as_one: bool) ->
     with Store(settings) as store:
         record = dead_letter(store, Admin(settings).log_id(READINGS), name)
     if raw_only:
-        click.get_binary_stream("stdout").write(record.raw)
+        sys.stdout.buffer.write(record.raw)
     elif as_one:
         print(json.dumps({**_json(record), "raw_hex": record.raw.hex()}))
     else:

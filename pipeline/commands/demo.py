@@ -190,7 +190,8 @@ def show(console: Console, run: Run) -> None:
     console.print()
     console.print(
         f"[bold]{counts['records'] - counts['control']:,}[/] records = {counts['used']:,} used + "
-        f"{counts['duplicate']:,} duplicate + {counts['quarantined']:,} quarantined + {counts['dead_lettered']:,} dead-lettered   "
+        f"{counts['duplicate']:,} duplicate + {counts['quarantined']:,} quarantined + "
+        f"{counts['dead_lettered']:,} dead-lettered   "
         + ("[green]adds up[/]" if found.adds_up else "[red]does not add up[/]")
     )
     console.print(

@@ -94,7 +94,7 @@ class _Hashing(io.RawIOBase):
 def _writing(out: str) -> Iterator[BinaryIO]:
     """Standard output, or a file that is there only when all of it was written."""
     if out == "-":
-        yield click.get_binary_stream("stdout")
+        yield sys.stdout.buffer
         return
     path = Path(out)
     part = path.with_name(f".{path.name}.part")
