@@ -238,7 +238,7 @@ class Apart:
         place = self.collector.place(self.segment, one.cause, one.connector, name.session_key, "quarantine_rows")
         time_ms = int(self._sample(one)["received_ms"])
         self.batch.quarantine.append(
-            QuarantineRow(place, "released", held.reason, held.held_mwh, time_ms, "wattrate", "a later reading tells")
+            QuarantineRow(place, "released", held.reason, held.held_mwh, time_ms, "wattrate", "told by what came later")
         )
 
     def _alerts(self, one: Deferred, again: Again, past: Past) -> None:

@@ -78,7 +78,7 @@ class Decisions:
     def _settle_held(
         self, state: PartitionState, offset: int, time_ms: int, key: int, action: str, actor: str, note: str
     ) -> None:
-        held = state.held[key]
+        held = state.held.pop(key)
         one, apart = self._cause(state, offset, time_ms, held)
         name = SessionName(held.charge_point_id, key)
         past = self.collector.whole_past(name)
@@ -89,8 +89,6 @@ class Decisions:
         version = apart.version_of(past, one.connector, state.reference_version)
         left_out = "" if action == "released" else action
         apart.rerate(one, name, past, past.samples, version, released=action == "released", left_out=left_out)
-        if action != "released":
-            state.held.pop(key, None)
 
     def _retry_unpriced(self, state: PartitionState, offset: int, version: int) -> None:
         """What waited for a tariff, a connector or a location may have it now: held sessions, then open ones."""

@@ -33,6 +33,17 @@ def by_partition(messages: Sequence[Message]) -> dict[int, Records]:
     return found
 
 
+def cut(records: Records, first: int, stop: int | None) -> Records:
+    """Records from place `first` to `stop`."""
+    return Records(
+        records.values[first:stop],
+        records.keys[first:stop],
+        records.offsets[first:stop],
+        None if records.content_types is None else records.content_types[first:stop],
+        None if records.times_ms is None else records.times_ms[first:stop],
+    )
+
+
 def _content_type(message: Message) -> str | None:
     """The record's content type; JSON objects are not asked, they begin with a brace."""
     headers: Sequence[tuple[str, bytes | str | None]] = message.headers() or ()  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from pipeline.rate.engine import Engine
 from pipeline.rate.inputs import joined
 from pipeline.rate.ledger_history import LedgerHistory
 from pipeline.rate.outputs import publish
-from pipeline.rate.records import by_partition
+from pipeline.rate.records import by_partition, cut
 from pipeline.rate.snapshot import restore
 from pipeline.rate.tables import tables_of
 from pipeline.store import ALERTS, CDRS, RATED_USAGE, ROW_TABLES, Claim, Ledger, Marker, Span
@@ -159,11 +159,11 @@ class _Tape:
             piece = self._next()
             inside = piece.offsets <= last_offset
             count = int(inside.sum())
-            self._ahead = _cut(piece, count, None) if count < len(piece.values) else None
+            self._ahead = cut(piece, count, None) if count < len(piece.values) else None
             if count and not whole:
-                yield _cut(piece, 0, count)
+                yield cut(piece, 0, count)
             elif count:
-                kept.append(_cut(piece, 0, count))
+                kept.append(cut(piece, 0, count))
             if count and int(piece.offsets[count - 1]) == last_offset:
                 break
         if kept:
@@ -177,16 +177,6 @@ class _Tape:
             found = by_partition(self._reader.consume(_REPLAY_RECORDS, 1.0))
             if self._partition in found:
                 return found[self._partition]
-
-
-def _cut(records: Records, first: int, stop: int | None) -> Records:
-    return Records(
-        records.values[first:stop],
-        records.keys[first:stop],
-        records.offsets[first:stop],
-        None if records.content_types is None else records.content_types[first:stop],
-        None if records.times_ms is None else records.times_ms[first:stop],
-    )
 
 
 def now_ms() -> int:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
+import numpy as np
+
 from pipeline.clickhouse import Store
 from pipeline.codec.records import Records
 from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
@@ -21,7 +23,7 @@ from pipeline.rate.commit import prepare
 from pipeline.rate.engine import Engine
 from pipeline.rate.lane import Flight, Lane, store_snapshot
 from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
-from pipeline.rate.records import by_partition
+from pipeline.rate.records import by_partition, cut
 from pipeline.rate.recover import Recovery, now_ms
 from pipeline.rate.snapshot import take
 from pipeline.rate.tables import tables_of
@@ -33,7 +35,7 @@ from pipeline.topics import READINGS
 LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
-_NEVER: Final = 1 << 63
+_NEVER: Final = (1 << 63) - 1
 Result = TypeVar("Result")
 
 
@@ -109,10 +111,10 @@ class Worker:
         try:
             while not self._stopping:
                 began_s = time.monotonic()
-                messages = self._gather()
-                if messages:
+                records = self._gather()
+                if records:
                     self.progress.first_batch_s = self.progress.first_batch_s or began_s
-                    self._rate(by_partition(messages))
+                    self._rate(records)
                     self._report()
                     continue
                 self._land()
@@ -131,7 +133,7 @@ class Worker:
             self._store.close()
         return self.progress
 
-    def _gather(self) -> list[Message]:
+    def _gather(self) -> dict[int, Records]:
         """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
         gathered: list[Message] = []
         until_s = time.monotonic() + self._settings.batch_wait_s
@@ -143,12 +145,16 @@ class Worker:
             found = self._reader.consume(self._settings.batch_records - len(gathered), left_s)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
-        return [message for message in gathered if self._is_next(message)]
+        return self._unrated(by_partition(gathered))
 
-    def _is_next(self, message: Message) -> bool:
-        """Whether a record is of a partition owned now and not rated yet."""
-        offset, partition = message.offset(), message.partition()
-        return offset is not None and partition is not None and offset >= self._next.get(partition, _NEVER)
+    def _unrated(self, found: dict[int, Records]) -> dict[int, Records]:
+        """The records of partitions owned now that were not rated yet."""
+        owned = {}
+        for partition, records in found.items():
+            first = int(np.searchsorted(records.offsets, self._next.get(partition, _NEVER)))
+            if first < len(records.values):
+                owned[partition] = cut(records, first, None) if first else records
+        return owned
 
     def _rate(self, records: dict[int, Records]) -> None:
         """One batch through the engine; it is committed in the lane while the next one is read and rated."""
