@@ -104,7 +104,7 @@ def replay(preset: str, rows: int | None) -> dict[str, Any]:
             wattrate(folder, "verify")
             return {
                 "preset": preset, "rows": replayed["rows"], "rejected": replayed["rejected"], "told": replayed["told"],
-                "rated": dict(first), "held": waiting, "after_release": dict(after), 
+                "rated": dict(first), "held": waiting, "after_release": dict(after),
                 "held_after_release": held(stack.settings),
                 "readings": progress.readings, "readings_per_s": round(progress.readings / rated_s),
             }  # fmt: skip
