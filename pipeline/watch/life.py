@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from msgspec import structs
+
 from pipeline.anomaly.events import AlertEvent
 from pipeline.watch.rules import Rules
 
@@ -54,6 +56,22 @@ class AlertBook:
         verdict = "muted" if muted else self._verdict(alert, location)
         self.counts[verdict] += 1
         return verdict
+
+    def named(self, alert: AlertEvent) -> AlertEvent:
+        """The step with the subject and severity of its alert: a person's decision names only the id."""
+        known = self.open.get(alert.alert_id)
+        if known is None or alert.action == "opened":
+            return alert
+        first = known.first
+        return structs.replace(
+            alert,
+            kind=first.kind,
+            severity=first.severity,
+            charge_point_id=first.charge_point_id,
+            connector_id=first.connector_id,
+            session_key=first.session_key,
+            location_id=first.location_id,
+        )
 
     def _live(self, alert: AlertEvent, location: str, muted: bool) -> None:
         known = self.open.get(alert.alert_id)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import topics
 from pipeline.anomaly.events import AlertEvent, encode
-from pipeline.anomaly.sessions import Finding, SessionFacts, SessionWatch
+from pipeline.anomaly.sessions import Finding, SessionWatch
 from pipeline.anomaly.sites import HOUR_MS, SiteFinding, SiteMemory, add_session, close_hour
 from pipeline.clickhouse import Store
 from pipeline.errors import BrokerUnavailableError, StoreUnavailableError
@@ -26,20 +26,12 @@ from pipeline.store import Ledger
 from pipeline.watch.ledger import State, WatchLedger
 from pipeline.watch.places import Places
 from pipeline.watch.rules import Rules
+from pipeline.watch.sessions import Settled, settled_sessions
 
 LOG = Log("watch")
 EVERY_S: Final = 5.0
 _HOURS_A_ROUND: Final = 24 * 14
 _KINDS: Final = frozenset({"large_session", "under_registration", "wrong_rating"})  # the worker tells the others
-_CDRS: Final = """
-SELECT charge_point_id, connector_id, lower(hex(session_key)) AS key, location_id, id_token, energy_mwh, charging_ms,
-    toUnixTimestamp64Milli(start) AS start_ms, toUnixTimestamp64Milli(end) AS end_ms,
-    toUnixTimestamp64Milli(settled_at) AS settled_ms, partition, offset, line
-FROM cdrs
-WHERE log_id = {log:UInt64} AND credit = 0 AND revision = 0
-    AND settled_at >= fromUnixTimestamp64Milli({from:Int64}) AND settled_at < fromUnixTimestamp64Milli({until:Int64})
-ORDER BY settled_ms, partition, offset, line
-"""
 
 
 class Sweep:
@@ -102,8 +94,8 @@ class Sweep:
             until = min(complete_ms // HOUR_MS, first + _HOURS_A_ROUND)
             if until <= first:
                 return False
-            rows = store.rows(_CDRS, {"log": log_id, "from": first * HOUR_MS, "until": until * HOUR_MS})
-            self._tell(ledger, log_id, list(self._fold(rows, until)))
+            settled = settled_sessions(store, self._places, first * HOUR_MS, until * HOUR_MS, log_id)
+            self._tell(ledger, log_id, list(self._fold(settled, until)))
             self._save(ledger, log_id)
         self.hour = until
         return until < complete_ms // HOUR_MS
@@ -115,29 +107,30 @@ class Sweep:
         )
         return int(first or 0) // HOUR_MS
 
-    def _fold(self, rows: list[dict[str, Any]], until: int) -> Iterator[AlertEvent]:
+    def _fold(self, settled: list[Settled], until: int) -> Iterator[AlertEvent]:
         at = 0
         while self._memory.hour < until:
             end_ms = (self._memory.hour + 1) * HOUR_MS
-            while at < len(rows) and rows[at]["settled_ms"] < end_ms:
-                yield from self._session(rows[at])
+            while at < len(settled) and settled[at].settled_ms < end_ms:
+                yield from self._session(settled[at])
                 at += 1
             for found in close_hour(self._memory, self._rules.tuning):
                 yield _site_alert(found)
 
-    def _session(self, row: dict[str, Any]) -> Iterator[AlertEvent]:
-        charge_point, connector = row["charge_point_id"], row["connector_id"]
-        model, rating_w = self._places.model(charge_point), self._places.rating_w(charge_point, connector)
-        energy, charging = row["energy_mwh"], row["charging_ms"]
-        site = row["location_id"]
-        add_session(self._memory, site, charge_point, connector, model, energy, charging)
-        facts = SessionFacts(
-            row["key"].rjust(16, "0"), charge_point, connector, site, model, row["id_token"], rating_w,
-            row["start_ms"], row["end_ms"], energy, charging or None,
-        )  # fmt: skip
+    def _session(self, settled: Settled) -> Iterator[AlertEvent]:
+        facts = settled.facts
+        add_session(
+            self._memory,
+            facts.site,
+            facts.charge_point,
+            facts.connector,
+            facts.model,
+            facts.energy_mwh or 0,
+            facts.charging_ms or 0,
+        )
         for finding in self._sessions.take(facts):
             if finding.kind in _KINDS:
-                yield _session_alert(finding, row)
+                yield _session_alert(finding, settled)
 
     def _tell(self, ledger: WatchLedger, log_id: int, alerts: list[AlertEvent]) -> None:
         """Ledger first, then the topic, then the save: a crash in between repeats, under the same ids."""
@@ -180,7 +173,7 @@ def _scope(log_id: int) -> str:
     return f"sweep/{log_id:016x}"
 
 
-def _session_alert(finding: Finding, row: dict[str, Any]) -> AlertEvent:
+def _session_alert(finding: Finding, settled: Settled) -> AlertEvent:
     session = finding.session
     return AlertEvent(
         alert_id=f"{finding.kind}-{session.key}",
@@ -191,11 +184,11 @@ def _session_alert(finding: Finding, row: dict[str, Any]) -> AlertEvent:
         connector_id=session.connector,
         session_key=session.key,
         id_token=session.token,
-        time_ms=row["settled_ms"],
+        time_ms=settled.settled_ms,
         evidence=_plain(finding.evidence),
-        partition=row["partition"],
-        offset=row["offset"],
-        line=row["line"],
+        partition=settled.partition,
+        offset=settled.offset,
+        line=settled.line,
         location_id=session.site,
     )
 

@@ -75,7 +75,8 @@ class Watch:
         await self._sort(alerts, {})
 
     async def _sort(self, alerts: Sequence[AlertEvent], settled: dict[str, set[str]]) -> None:
-        verdicts = [(alert, self.book.take(alert)) for alert in alerts]
+        named = (self.book.named(alert) for alert in alerts)
+        verdicts = [(alert, self.book.take(alert)) for alert in named]
         kept_back = [
             Settled(courier.sink.name, alert.event_id, alert.alert_id, _OUTCOME_OF[verdict], 0)
             for alert, verdict in verdicts
