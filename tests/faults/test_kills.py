@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.clickhouse import Store
+from pipeline.kafka import Sender
 from pipeline.settings import Settings
+from pipeline.topics import READINGS
 from tests.faults.kills import TAKEN_OVER, kill_workers
 from tests.faults.rig import (
     Feeder,
@@ -34,11 +36,11 @@ def test_kill_9_of_the_worker_at_random_moments_with_a_snapshot_every_second(rea
         assert not report.refused and not report.mended
 
 
-SPOILED = {
-    "torn": "substring(payload, 1, intDiv(length(payload), 2)) AS payload",
-    "changed": "concat(substring(payload, 1, 40), 'x', substring(payload, 42)) AS payload",
-    "foreign": "toUInt16((partition + 1) % 4) AS partition",
-    "of other code": "'0-none' AS code_version",
+SPOILED = {  # columns of a snapshot → what stands there instead; `other` is the newest of the next partition
+    "torn": {"payload": "substring(own.payload, 1, intDiv(length(own.payload), 2))"},
+    "changed": {"payload": "concat(substring(own.payload, 1, 40), 'x', substring(own.payload, 42))"},
+    "foreign": {"payload": "other.payload", "checksum": "other.checksum"},
+    "of other code": {"code_version": "'0-none'"},
 }
 
 
@@ -66,24 +68,21 @@ def test_a_snapshot_that_does_not_fit_is_refused_and_recovery_starts_from_an_old
     tell(equal_to_oracle(settings))
 
 
-def spoil(settings: Settings, column: str) -> None:
+def spoil(settings: Settings, columns: dict[str, str]) -> None:
     """Put a spoiled copy of each partition's newest snapshot where a later one would stand."""
     kept = ("log_id", "partition", "claim", "last_offset", "code_version", "checksum", "payload", "taken_at")
-    name = column.rsplit(" AS ", 1)[1]
-    columns = ", ".join(column if one == name else one for one in kept)
+    chosen = ", ".join(f"{columns.get(name, f'own.{name}')} AS {name}" for name in kept)
+    newest = "(SELECT * FROM snapshot_rows ORDER BY last_offset DESC, claim DESC LIMIT 1 BY log_id, partition)"
     with Store(settings) as store:
+        source = f"{newest} AS own JOIN {newest} AS other ON other.partition = (own.partition + 1) % 4"
         store.command(
-            "INSERT INTO snapshot_rows SELECT * REPLACE (claim + 1 AS claim) FROM "
-            f"(SELECT {columns} FROM (SELECT * FROM snapshot_rows ORDER BY last_offset DESC, claim DESC "
-            "LIMIT 1 BY log_id, partition))"
+            f"INSERT INTO snapshot_rows ({', '.join(kept)}) "
+            f"SELECT * REPLACE (claim + 1 AS claim) FROM (SELECT {chosen} FROM {source})"
         )
 
 
 def announce(settings: Settings) -> None:
     """A tick on every partition: something new to rate."""
-    from pipeline.kafka import Sender
-    from pipeline.topics import READINGS
-
     with Sender(settings) as sender:
         sender.broadcast(READINGS, b'{"control":"tick","time_ms":1768000000000}')
 
