@@ -128,13 +128,13 @@ def parked_session() -> Iterator[tuple[str, dict[str, Any]]]:
     yield message("BREMEN-1", "4711", 80, 111_000, "stop")
 
 
-def jumping() -> Iterator[tuple[str, dict[str, Any]]]:
-    """4714: the meter rises by 300 kWh within ten minutes and stays there."""
-    yield message("BREMEN-1", "4714", 90, 111_000, "start", id_token=DRIVER)
-    yield message("BREMEN-1", "4714", 100, 112_000)
-    yield message("BREMEN-1", "4714", 110, 412_000)
-    yield message("BREMEN-1", "4714", 120, 413_000)
-    yield message("BREMEN-1", "4714", 130, 414_000, "stop")
+def jumping(charge_point: str = "BREMEN-1", transaction: str = "4714") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The meter rises by 300 kWh within ten minutes and stays there; 3 kWh more are told well."""
+    yield message(charge_point, transaction, 90, 111_000, "start", id_token=DRIVER)
+    yield message(charge_point, transaction, 100, 112_000)
+    yield message(charge_point, transaction, 110, 412_000)
+    yield message(charge_point, transaction, 120, 413_000)
+    yield message(charge_point, transaction, 130, 414_000, "stop")
 
 
 def send(settings: Settings, messages: Iterable[tuple[str, dict[str, Any]]]) -> None:

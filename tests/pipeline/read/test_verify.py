@@ -64,7 +64,7 @@ SQL = {
     "markers_tile": "DELETE FROM marker_rows WHERE first_offset = (SELECT max(first_offset) FROM marker_rows WHERE "
     "partition = 1) AND partition = 1",
     "records_accounted": "ALTER TABLE marker_rows UPDATE used = used + 1 WHERE partition = 1",
-    "rows_of_readings": "DELETE FROM reading_rows WHERE transaction_id = '4711' AND toMinute(time) = 20",
+    "rows_of_readings": "DELETE FROM reading_rows WHERE transaction_id = '4711' AND time = '2024-06-03 10:20:00'",
     "rows_of_rated_usage": "ALTER TABLE rated_usage_rows UPDATE cost = cost + 1 WHERE dimension = 'FLAT'",
     "rows_of_cdrs": "DELETE FROM cdr_rows WHERE 1",
     "rows_of_alerts": "DELETE FROM alert_rows WHERE 1",
