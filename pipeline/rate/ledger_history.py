@@ -89,7 +89,12 @@ class LedgerHistory:
         heard = _by_session(samples)
         usage = _by_session(rated)
         return {
-            key: _past(samples.take(heard[key]), rated.take(usage.get(key, [])), cdrs.get(key), said.get(key))
+            key: _past(
+                samples.take(pa.array(heard[key], pa.int64())),
+                rated.take(pa.array(usage.get(key, []), pa.int64())),  # held without a tariff: nothing is rated yet
+                cdrs.get(key),
+                said.get(key),
+            )
             for key in heard
         }
 
