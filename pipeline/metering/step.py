@@ -308,6 +308,8 @@ def start(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
     row.reserve_ms = 0
     _note(run, cause, connector, sample, time_ms)
     rules.note_level(row, sample)
+    if STATE_CHARGING <= sample.state <= STATE_SUSPENDED_EVSE:
+        row.state = sample.state
     if reserved_ms > 0 and reserved_ms < time_ms:
         reserve(run, cause, connector, reserved_ms, time_ms, RESERVATION)
     if sample.kind != KIND_START:

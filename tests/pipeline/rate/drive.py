@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.codec.control import Control, Reference, Tick, encode_control
 from pipeline.codec.records import Records
 from pipeline.rate.engine import Engine
+from pipeline.rate.tables import tables_of
 from pipeline.reference import LOCATION, TARIFF, TOKEN, Change, ReferenceData
 from pipeline.simulate.documents import reference_documents
 from pipeline.simulate.fleet import Fleet
@@ -77,6 +78,12 @@ class Drive:
         self.ledger = MemoryLedger()
         self.engine = Engine(partitions, self.ledger, self._load, **engine)
         self._next: dict[int, int] = defaultdict(int)
+        self.rows: dict[str, list[dict[str, Any]]] | None = None
+
+    def keep_rows(self) -> "Drive":
+        """Keep every row as the ledger's tables have it."""
+        self.rows = defaultdict(list)
+        return self
 
     def _load(self, data: ReferenceData, version: int) -> ReferenceData:
         for at in sorted(v for v in self._versions if data.version < v <= version):
@@ -87,6 +94,10 @@ class Drive:
         """One batch."""
         batch = self.engine.process({p: self._records(p, given) for p, given in records.items() if given})
         self.ledger.add(batch, self.engine)
+        if self.rows is not None:
+            claims = dict.fromkeys(range(len(self.engine.directory.roster)), 1)
+            for name, table in tables_of(batch, self.engine.directory, self.engine.sheets, 1, claims).items():
+                self.rows[name].extend(table.to_pylist())
 
     def run(self, log: Log, size: int = 0) -> "Drive":
         """A whole log in batches of `size` records a partition; 0: all at once."""

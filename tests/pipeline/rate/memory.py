@@ -26,6 +26,7 @@ class Heard:
     versions: npt.NDArray[np.int64]
     transaction_ids: list[bytes]
     tokens: list[str]
+    charge_point_id: str
     connector_id: int
 
 
@@ -104,8 +105,14 @@ class MemoryLedger:
         """Of a session, "" where it has none."""
         return next((t.decode() for one in self._heard[session_key] for t in one.transaction_ids if t), "")
 
+    def place(self, session_key: int) -> tuple[str, int, int]:
+        """Charge point, connector and the earliest instant of a session."""
+        heard = self._heard[session_key]
+        first_ms = min(int(one.samples["time_ms"].min()) for one in heard)
+        return heard[0].charge_point_id, heard[0].connector_id, first_ms
+
     def net(self, session_key: int) -> dict[tuple[object, ...], tuple[int, int]]:
-        """Rated amounts of a session that stand: (dimension, start, end, price) → (quantity, cost), reversals netted."""
+        """Rated amounts of a session that stand: (dimension, start, end, price) → (quantity, cost)."""
         rated, tariffs = self.rated_of(session_key)
         found: dict[tuple[object, ...], tuple[int, int]] = {}
         for row in rated:
@@ -169,6 +176,6 @@ def _heard(given: Samples, chosen: npt.NDArray[np.intp], directory: Directory) -
     row = int(given.facts["row"][chosen[0]])
     return Heard(
         samples, given.versions[chosen].copy(), [bytes(text) for text in given.transaction_ids[chosen]],
-        [directory.token_text(token) for token in samples["token"].tolist()],
+        [directory.token_text(token) for token in samples["token"].tolist()], directory.charge_points[row],
         int(directory.state.connectors["connector_id"][row]),
     )  # fmt: skip
