@@ -5,7 +5,6 @@ No container runs here: there is no engine in CI. What the files start is tested
 
 import json
 import re
-from importlib.resources import files
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
