@@ -5,8 +5,6 @@ The Python around it gives it room and does what it defers; results do not depen
 
 from typing import Final
 
-import numpy as np
-
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_STOP, KIND_TICK
 from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, ROOM
@@ -76,7 +74,7 @@ def route(run: Run, cause: int, connector: int) -> int:
     if sample.connector_id != 0 or (sample.txn_hash == 0 and sample.kind != KIND_STOP):
         return connector
     by_id = sample.txn_hash != 0
-    found, waits, at, nearest_mwh = connector, False, connector, np.int64(-1)
+    found, waits, at, nearest_mwh = connector, False, connector, -1
     while True:
         row = run.desk.connectors[at]
         if by_id and row.open and row.txn_hash == sample.txn_hash:

@@ -60,6 +60,7 @@ def _sessions(drive: Drive, truth: list[dict[str, Any]]) -> list[tuple[dict[str,
 def _right(drive: Drive, session: dict[str, Any], keys: list[int]) -> bool:
     held = {key for state in drive.engine.partitions.values() for key in state.held}
     if held & set(keys):
-        return session["outcome"] != "billed"
+        return bool(session["outcome"] != "billed")
     standing = [cdr for key in keys if (cdr := drive.ledger.standing_cdr(key)) is not None]
-    return session["outcome"] != "held" and sum(cdr.energy_mwh for cdr in standing) == session["expected_mwh"]
+    billed_mwh = sum(cdr.energy_mwh for cdr in standing)
+    return bool(session["outcome"] != "held" and billed_mwh == session["expected_mwh"])
