@@ -63,12 +63,12 @@ def test_an_empty_topic_is_rated_at_once(ready: Settings, tmp_path: Path) -> Non
 
 
 def session(charge_point: str, connector: int = 1) -> Iterator[bytes]:
-    """A flat-JSON session of ten kWh in an hour."""
+    """A flat-JSON session of two kWh in an hour; it arrives when it happens."""
     for minute, event in ((0, "start"), (30, "sample"), (60, "stop")):
-        hour, rest = divmod(minute, 60)
+        time = f"2026-01-05T{10 + minute // 60}:{minute % 60:02d}:00Z"
         yield (
-            f'{{"charge_point_id":"{charge_point}","connector_id":{connector},"transaction_id":"{connector}","timestamp":'
-            f'"2026-01-05T{10 + hour}:{rest:02d}:00Z","energy_wh":{minute * 10_000 // 60},"event":"{event}"}}'
+            f'{{"charge_point_id":"{charge_point}","connector_id":{connector},"transaction_id":"{connector}",'
+            f'"timestamp":"{time}","received_at":"{time}","energy_wh":{minute * 2_000 // 60},"event":"{event}"}}'
         ).encode()
 
 
@@ -89,7 +89,7 @@ def test_unknown_connectors_and_tariffs_that_come_after_the_readings(ready: Sett
         assert worker.stop() == 0, worker.said()
     with Store(ready) as store:
         billed = store.rows("SELECT charge_point_id, energy_mwh FROM cdrs WHERE energy_mwh > 0 AND total_incl_e4 > 0")
-    assert billed == [{"charge_point_id": known, "energy_mwh": 10_000_000}], "the tariff came late, the bill is right"
+    assert billed == [{"charge_point_id": known, "energy_mwh": 2_000_000}], "the tariff came late, the bill is right"
     assert held(ready) == {"unknown_tariff": 2}, "what is still unknown waits"
     tell(equal_to_oracle(ready))
 
