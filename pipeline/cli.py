@@ -26,10 +26,12 @@ COMMANDS = {
     "tariff": "Check, explain and compare tariffs, offline.",
     "explain": "Say why a session costs what it costs.",
     "quarantine": "List, release or reject usage held back from billing.",
+    "alerts": "List, acknowledge or resolve alerts.",
     "deadletters": "List or retry inputs that could not be used.",
     "verify": "Check the control totals of the ledger.",
     "export": "Export CDRs or rated usage since a cursor.",
-    "anomalies": "Report alerts, or score a file of sessions.",
+    "alerts": "List alerts, acknowledge or resolve them.",
+    "anomalies": "Try rules and thresholds on past sessions.",
     "doctor": "Say what is wrong with this installation and what to do.",
 }
 

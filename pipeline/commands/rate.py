@@ -9,6 +9,7 @@ import click
 
 from pipeline.errors import FencedError
 from pipeline.log import Log
+from pipeline.rate.warm import compile_all
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
 
@@ -33,6 +34,8 @@ def command(settings: Settings, drain: float | None, as_json: bool) -> None:
         for worker in running:
             worker.stop()
 
+    LOG.info("kernels are made ready; the first time after an upgrade this compiles for a minute or two")
+    compile_all()  # before joining the group: a member that compiles is taken for dead
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     while True:

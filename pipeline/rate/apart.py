@@ -17,7 +17,7 @@ from pipeline.metering.output import ALERT, Rows
 from pipeline.metering.sessions import mixed
 from pipeline.metering.state import MARKS
 from pipeline.rate.batch import Batch, Place, QuarantineRow, credited, last_number
-from pipeline.rate.collect import WHOLE, Collector
+from pipeline.rate.collect import WHOLE, Collector, whole_mwh
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
 from pipeline.rate.rerate import Again, Terms, adopt, has_start, is_repeat, meter_again
 from pipeline.rate.segment import Deferred, Segment
@@ -203,7 +203,7 @@ class Apart:
         """Settle the session as metered again; `nothing` of it is billed where all of it stays held."""
         pieces = again.segment.run.closed
         if nothing:
-            session["held_mwh"] = session["energy_mwh"]
+            session["held_mwh"] = whole_mwh(session[0])
             session["pieces"] = 0
             session["flat"] = session["flat_reserved"] = session["flat_expired"] = -1
         closed = self.collector.closed(self.segment, session, [past.transaction_id], pieces)

@@ -29,6 +29,12 @@ WHOLE: Final = frozenset(
 )
 
 
+def whole_mwh(session: np.void) -> int:
+    """All that a session metered: what an unknown tariff holds is its energy, anything else is held beside it."""
+    beside = 0 if int(session["hold"]) == kinds.HOLD_UNKNOWN_TARIFF else int(session["held_mwh"])
+    return int(session["energy_mwh"]) + beside
+
+
 class Collector:
     """Moves a segment's output into the batch."""
 
@@ -150,7 +156,7 @@ class Collector:
         name = SessionName(place.charge_point_id, key)
         held_mwh = int(session["held_mwh"])
         if reason in WHOLE:
-            held_mwh = int(session["energy_mwh"])
+            held_mwh = whole_mwh(session)
             self.take_back(name, place)
         time_ms = int(segment.given.samples["received_ms"][cause])
         why = kinds.HOLD_REASONS[reason]
