@@ -26,7 +26,6 @@ COMMANDS = {
     "tariff": "Check, explain and compare tariffs, offline.",
     "explain": "Say why a session costs what it costs.",
     "quarantine": "List, release or reject usage held back from billing.",
-    "alerts": "List, acknowledge or resolve alerts.",
     "deadletters": "List or retry inputs that could not be used.",
     "verify": "Check the control totals of the ledger.",
     "export": "Export CDRs or rated usage since a cursor.",
