@@ -115,7 +115,9 @@ def stay(sessions: Rows, rng: np.random.Generator, count: I64) -> None:
     length = sessions["lead_ms"] + np.where(early, part, charging + idle)
     sessions["stop_ms"] = sessions["start_ms"] + np.maximum(length // 1_000 * 1_000, 61_000)
     # A plug-and-leave now and then, never twice in a row: a run of them is a fault of its own.
-    nothing = ((rng.random(size) < 0.04) & (count % 3 == 1)) | (sessions["target_mwh"] == 0)
+    # A session that a fault struck keeps the energy in which the fault shows.
+    nothing = (rng.random(size) < 0.04) & (count % 3 == 1) & (sessions["fault"] == 0)
+    nothing |= sessions["target_mwh"] == 0
     sessions["target_mwh"][nothing] = 0
     sessions["stop_ms"][nothing] = sessions["start_ms"][nothing] + 60_000 * (1 + sessions["token"][nothing] % 6)
     sessions["lead_ms"][nothing] = sessions["stop_ms"][nothing] - sessions["start_ms"][nothing] + 1_000
