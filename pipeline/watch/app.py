@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir
 from typing import Any
 
 import faust
@@ -119,7 +119,7 @@ def make_app(watch: Watch, loop: asyncio.AbstractEventLoop) -> tuple[faust.App, 
         "wattrate-watch",
         broker="kafka://127.0.0.1:9",  # never contacted
         store="memory://",
-        datadir=Path(mkdtemp(prefix="wattrate-watch-")),
+        datadir=Path(gettempdir()) / "wattrate-watch",  # nothing is written there: no tables
         web_bind=settings.watch_host,
         web_host=settings.watch_host,
         web_port=settings.watch_port,

@@ -11,7 +11,7 @@ SELECT charge_point_id, connector_id, lower(hex(session_key)) AS key, location_i
     toUnixTimestamp64Milli(start) AS start_ms, toUnixTimestamp64Milli(end) AS end_ms,
     toUnixTimestamp64Milli(settled_at) AS settled_ms, partition, offset, line
 FROM cdrs
-WHERE credit = 0 AND revision = 0 AND ({log:UInt64} = 0 OR log_id = {log:UInt64})
+WHERE credit = 0 AND revision <= 1 AND ({log:UInt64} = 0 OR log_id = {log:UInt64})
     AND settled_at >= fromUnixTimestamp64Milli({from:Int64}) AND settled_at < fromUnixTimestamp64Milli({until:Int64})
 ORDER BY settled_ms, partition, offset, line
 """

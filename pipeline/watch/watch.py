@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+import pyarrow as pa
+
 from pipeline import topics
 from pipeline.anomaly.events import AlertEvent, encode
 from pipeline.clickhouse import Store
@@ -129,6 +131,7 @@ class Watch:
     # in the ledger's thread
 
     def _from_ledger(self) -> tuple[list[AlertEvent], dict[str, set[str]]]:
+        pa.array([0])  # its first use imports pandas, if there is one: seconds on a busy machine, before feeds begin
         with Store(self.settings) as store:
             self.places.refresh(store)
             ledger = WatchLedger(store)

@@ -14,7 +14,7 @@ class Watched:
     """One part's signs of life, and when it was restarted. Seconds of a monotonic clock."""
 
     name: str
-    silent_s: float = 30.0  # no sign of life for so long: it hangs
+    silent_s: float = 60.0  # no sign of life for so long: it hangs
     stuck_s: float = 120.0  # records wait and none was handled for so long: it hangs
     restarts: deque[float] = field(default_factory=deque)
 

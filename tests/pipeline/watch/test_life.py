@@ -71,7 +71,7 @@ def test_what_is_old_or_below_the_wanted_severity_is_not_sent() -> None:
 def test_the_watchdog_restarts_what_is_silent_or_stuck_and_gives_up_in_the_end() -> None:
     dog = Watched("feed")
     assert dog.judge(100.0, 99.0, 0.0, 0, failed=False) == "fine"  # nothing to do is no hang
-    assert dog.judge(100.0, 69.0, 99.0, 0, failed=False) == "restart"
+    assert dog.judge(100.0, 39.0, 99.0, 0, failed=False) == "restart"
     assert dog.judge(200.0, 199.0, 70.0, 5, failed=False) == "restart"
     for _ in range(3):
         assert dog.judge(300.0, 300.0, 300.0, 0, failed=True) == "restart"

@@ -52,7 +52,7 @@ def _cdr(site: str, hour: int, number: int, kwh: float) -> dict[str, Any]:
         "partition": 0, "offset": hour, "line": number + (10 if site == "B" else 0), "claim": 1,
         "charge_point_id": f"CP-{site}", "connector_id": 1, "session_key": hour * 100 + number * 10 + (site == "B"),
         "location_id": site, "id_token": "T", "energy_mwh": int(kwh * 1e6), "charging_ms": 2 * HOUR_MS,
-        "start": at - 2 * HOUR_MS, "end": at, "settled_at": at,
+        "revision": 1, "start": at - 2 * HOUR_MS, "end": at, "settled_at": at,
     }  # fmt: skip
 
 
