@@ -199,13 +199,22 @@ def _meant(row: Record, sample: Record) -> int:
 
 
 @part
+def _counts_from_zero(row: Record, sample: Record, time_ms: int, limits: Limits) -> bool:
+    """Whether a session's first sample is below its start, and no counter that passed its modulus explains it."""
+    if not 0 <= sample.register_mwh < row.first_mwh:
+        return False
+    most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, limits)
+    return bool(unwrapped(row.last_mwh, sample.register_mwh, most_mwh) < 0)
+
+
+@part
 def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A register reading of the open session, in order."""
     row = run.desk.connectors[connector]
     if row.has_register == 0:
         _first_register(run, cause, connector, time_ms, sample.register_mwh)
         return
-    if row.readings == 1 and sample.kind == KIND_SAMPLE and 0 <= sample.register_mwh < row.first_mwh:
+    if row.readings == 1 and sample.kind == KIND_SAMPLE and _counts_from_zero(row, sample, time_ms, run.desk.limits[0]):
         # Session-relative samples beside a lifetime register in start and stop.
         row.relative = 1
         row.flags |= np.uint32(kinds.SESSION_RELATIVE)

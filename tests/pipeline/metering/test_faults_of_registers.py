@@ -138,6 +138,12 @@ def test_rollover_of_23_bits() -> None:
     assert not said.held
 
 
+def test_rollover_before_the_first_sample_is_no_session_relative_register() -> None:
+    said = Charger().start(0, 838_500).value(5, 400).stop(10, 900).rated()
+    assert said.bills == [838_860_800 - 838_500_000 + 900_000]
+    assert said.flags & kinds.SESSION_ROLLOVER
+
+
 def test_a_register_of_all_ones_is_no_register() -> None:
     said = Charger().start(0, 1_000).value(5, 0xFFFFFFFF).value(10, 1_500).stop(15, 2_000).rated()
     assert said.bills == [KWH]

@@ -38,7 +38,7 @@ def _flat(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(repr(value) for value in row.values())
 
 
-@pytest.mark.parametrize(("charge_points", "seed", "size"), [(6, 5, 1), (40, 6, 7), (40, 6, 1000), (80, 11, 301)])
+@pytest.mark.parametrize(("charge_points", "seed", "size"), [(3, 5, 1), (40, 6, 7), (40, 6, 1000), (80, 11, 301)])
 def test_rows_do_not_depend_on_batches(charge_points: int, seed: int, size: int) -> None:
     whole, cut = rows_of(charge_points, seed, 0), rows_of(charge_points, seed, size)
     for name, rows in whole.items():

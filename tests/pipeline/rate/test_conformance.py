@@ -1,5 +1,6 @@
 """The conformance cases of OCPI, streamed as readings through the worker's engine: the totals of `wattrate price`."""
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ BELIEVES = MeteringPolicy(jump_slack_mwh=10**12, idle_overstay_ms=10**12, stuck_
 
 
 def streamable() -> list[Any]:
-    """Tiers A and B whose session is one of readings: no reservation, no change between two of them."""
+    """Tiers A and B whose session is one of readings: no reservation, no change between two of them, no overlap."""
     chosen = [case for case in cases() if case["tier"] in "AB" and case["session"] and _is_stream(case)]
     return [pytest.param(case, id=case["id"]) for case in chosen]
 
@@ -32,8 +33,9 @@ def _is_stream(case: dict[str, Any]) -> bool:
     if "error" in price_case(case) or case.get("other_tariffs"):
         return False
     session = read_session(case["session"])
+    tiles = all(one[1] == after[0] for one, after in pairwise(session.intervals))
     turns = {turn for start, end, _ in session.intervals for turn in (start, end)}
-    return all(mark.state in STATES and mark.start_ms in turns for mark in session.marks)
+    return tiles and all(mark.state in STATES and mark.start_ms in turns for mark in session.marks)
 
 
 def readings(session: Session) -> list[Record]:
