@@ -7,7 +7,7 @@ COMPILED := $(VENV)/.compiled
 KERNELS := $(shell find rating pipeline/metering pipeline/codec pipeline/rate -name '*.py')
 PYTEST := $(BIN)/pytest --durations=15
 
-.PHONY: help setup demo lint test test-kafka test-long kafka bench clean
+.PHONY: help setup demo lint test test-kafka test-faults test-long kafka bench clean
 
 help: ## what can be made here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,14 @@ lint: setup ## ruff, mypy, the import contract
 	$(BIN)/lint-imports
 
 test: setup lint ## lint and every test that needs nothing but pip
-	$(PYTEST) -m 'not kafka and not long'
+	$(PYTEST) -m 'not kafka and not long and not faults'
 
 test-kafka: setup ## the tests that need Apache Kafka (Java 17 and Maven; the jars are fetched once)
 	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "Apache Kafka needs Java 17 and Maven: apt-get install openjdk-17-jre-headless maven"; exit 1; }
 	$(PYTEST) -m kafka
+
+test-faults: setup ## kill -9, outages, rebalances and bad starts, each held against an undisturbed worker (minutes)
+	$(PYTEST) -m faults
 
 test-long: setup ## minutes to hours: long tests, and 10 million sessions against the oracle
 	$(PYTEST) -m long || test $$? -eq 5  # 5: none is marked

@@ -1,6 +1,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.embedded.stack import Stack
@@ -18,3 +20,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def ready(stack: Stack) -> Settings:
     """A database and topic prefix of this test's own; small batches, so that there are many moments to die at."""
     return replace(prepared(stack.settings), batch_records=200, batch_wait_s=0.05, session_timeout_s=2.0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these take minutes and kill processes: `make test-faults` runs them."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.faults)
