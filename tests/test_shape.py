@@ -25,7 +25,7 @@ FILE_LINES = 500
 FORBIDDEN = {"utils", "helpers", "common", "manager", "base", "misc"}
 
 # Files above the limit, and how long they may be: to be split, not to grow. An entry that is not needed fails the test.
-TOO_LONG = {"pipeline/metering/step.py": 530}
+TOO_LONG: dict[str, int] = {}
 
 # What `rating` may use: nothing that reads a file, a clock or the environment.
 PURE = {

@@ -29,6 +29,7 @@ from pipeline.metering.columns import (
     STATE_SUSPENDED_EV,
     STATE_SUSPENDED_EVSE,
 )
+from pipeline.metering.order import NO_TXN, belongs, event_time, late, seen_before
 from pipeline.metering.output import DEFERRED, Record
 from pipeline.metering.policy import Limits
 from pipeline.metering.registers import DROPPED, FOLLOWS, JUMPED, NO_BASELINE, WRAPPED, allowed_mwh, judge, unwrapped
@@ -51,7 +52,6 @@ from rating.columns import RESERVATION, RESERVATION_EXPIRED
 from rating.jit import part
 from rating.ratesheet import SLOT_FLAT
 
-_NO_TXN = np.uint64(0)
 _WHOLE_WH_MWH = 1000
 
 
@@ -71,31 +71,6 @@ def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
     row = desk.connectors[connector]
     tell(desk, DEFERRED, why, cause, connector, row.session_key, desk.samples[cause].time_ms, 0)
     row.dirty = 1
-
-
-@part
-def seen_before(desk: Desk, connector: int, sample: Record) -> bool:
-    """Whether the same sample is among the connector's last few; it is remembered if not."""
-    fingerprint = mixed(np.uint64(sample.time_ms), mixed(np.uint64(sample.register_mwh), sample.txn_hash))
-    detail = np.uint64(sample.kind) + np.uint64(sample.seq_no + 1) * np.uint64(16)
-    fingerprint = mixed(fingerprint, detail + np.uint64(sample.state + 1) * np.uint64(1 << 40))
-    row = desk.connectors[connector]
-    if fingerprint in (row.seen_1, row.seen_2, row.seen_3, row.seen_4):
-        return True
-    row.seen_4, row.seen_3, row.seen_2, row.seen_1 = row.seen_3, row.seen_2, row.seen_1, fingerprint
-    return False
-
-
-@part
-def event_time(row: Record, sample: Record, limits: Limits) -> int:
-    """The instant that counts: a clock in the future is not believed (policy: arrival time), seqNo beats the clock."""
-    time_ms = sample.time_ms
-    if time_ms > sample.received_ms + limits.future_ms:
-        time_ms = sample.received_ms
-    by_seq_no = sample.seq_no >= 0 and sample.seq_no >= row.seq_no >= 0
-    if row.open and (by_seq_no or limits.rerun) and time_ms < row.last_ms:
-        time_ms = row.last_ms
-    return time_ms
 
 
 @part
@@ -312,7 +287,7 @@ def start(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
         lose_stop(run, cause, connector)
     reserved_ms = row.reserve_ms
     txn = sample.txn_hash
-    key = mixed(row.identity, txn if txn != _NO_TXN else mixed(np.uint64(time_ms), np.uint64(row.connector_id + 1)))
+    key = mixed(row.identity, txn if txn != NO_TXN else mixed(np.uint64(time_ms), np.uint64(row.connector_id + 1)))
     begin(run, cause, connector, key, txn, time_ms, sample.token)
     row.reserve_ms = 0
     _note(run, cause, connector, sample, time_ms)
@@ -386,7 +361,7 @@ def _expire(run: Run, cause: int, connector: int, sample: Record, time_ms: int) 
     row = run.desk.connectors[connector]
     reserved_ms = row.reserve_ms
     key = mixed(row.identity, mixed(np.uint64(reserved_ms), np.uint64(row.connector_id + 1)))
-    begin(run, cause, connector, key, _NO_TXN, time_ms, sample.token)
+    begin(run, cause, connector, key, NO_TXN, time_ms, sample.token)
     row.has_register = 1
     reserve(run, cause, connector, reserved_ms, time_ms, RESERVATION_EXPIRED)
     row.start_ms = reserved_ms
@@ -394,17 +369,11 @@ def _expire(run: Run, cause: int, connector: int, sample: Record, time_ms: int) 
 
 
 @part
-def _belongs(row: Record, sample: Record) -> bool:
-    """Whether the sample is of the open session: by transaction id, or by time where it has none."""
-    return row.open != 0 and (sample.txn_hash == _NO_TXN or sample.txn_hash == row.txn_hash)
-
-
-@part
 def _of_another_session(run: Run, connector: int, sample: Record, time_ms: int) -> bool:
     """Whether the sample is of a session that is not, and will not become, the open one."""
     row = run.desk.connectors[connector]
     txn = sample.txn_hash
-    if txn == _NO_TXN:
+    if txn == NO_TXN:
         return bool(time_ms < row.last_ms and row.prev_key != 0 and row.open == 0 and time_ms < row.prev_end_ms)
     if txn == row.prev_txn and not (sample.kind == KIND_START and time_ms > row.prev_end_ms):
         return True
@@ -421,27 +390,13 @@ def _of_another_session(run: Run, connector: int, sample: Record, time_ms: int) 
 def _after_stop(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> bool:
     """A value after its session's stop: energy outside a transaction. False where it is something else."""
     row = run.desk.connectors[connector]
-    same = sample.txn_hash == row.prev_txn and sample.txn_hash != _NO_TXN
+    same = sample.txn_hash == row.prev_txn and sample.txn_hash != NO_TXN
     if row.open or not same or sample.kind != KIND_SAMPLE or time_ms < max(row.prev_end_ms, row.last_ms):
         return False
     _idle(run, cause, connector, sample, time_ms)
     run.desk.facts[cause].session_key = row.prev_key
     run.desk.facts[cause].verdict = kinds.SUSPECT
     return True
-
-
-@part
-def _late(row: Record, sample: Record, time_ms: int) -> bool:
-    """Behind what already counted: by seqNo where the session has one, by time and register otherwise."""
-    if sample.kind == KIND_START:
-        return True
-    if sample.seq_no >= 0 and row.seq_no >= 0 and sample.seq_no != row.seq_no:
-        return bool(sample.seq_no < row.seq_no)
-    newest_ms = max(row.last_ms, row.pend_ms) if row.pend != 0 else row.last_ms
-    if time_ms != newest_ms:
-        return bool(time_ms < newest_ms)
-    known = sample.register_mwh == ABSENT_I64 or row.relative or row.pend != 0
-    return bool(not known and sample.kind == KIND_SAMPLE and sample.register_mwh < row.last_mwh and row.readings > 1)
 
 
 @part
@@ -494,13 +449,13 @@ def _unopened(run: Run, cause: int, connector: int, sample: Record, time_ms: int
     if _after_stop(run, cause, connector, sample, time_ms):
         return
     if run.desk.limits[0].rerun:
-        if row.prev_key != _NO_TXN:
+        if row.prev_key != NO_TXN:
             say(run.desk, cause, row, kinds.SUSPECT, kinds.NOWHERE, 0)
         else:
             start(run, cause, connector, sample, time_ms)
     elif _of_another_session(run, connector, sample, time_ms):
         defer(run.desk, cause, connector, kinds.WHY_OTHER_SESSION)
-    elif sample.txn_hash == _NO_TXN and sample.kind != KIND_START:
+    elif sample.txn_hash == NO_TXN and sample.kind != KIND_START:
         _idle(run, cause, connector, sample, time_ms)
     else:
         start(run, cause, connector, sample, time_ms)
@@ -524,9 +479,9 @@ def step(run: Run, cause: int, connector: int) -> None:
             defer(run.desk, cause, connector, kinds.WHY_LATE)
         else:
             _status(run, cause, connector, sample, time_ms)
-    elif not _belongs(row, sample):
+    elif not belongs(row, sample, time_ms):
         _unopened(run, cause, connector, sample, time_ms)
-    elif run.desk.limits[0].rerun == 0 and _late(row, sample, time_ms):
+    elif run.desk.limits[0].rerun == 0 and late(row, sample, time_ms):
         defer(run.desk, cause, connector, kinds.WHY_LATE)
     else:
         _in_session(run, cause, connector, sample, time_ms)
