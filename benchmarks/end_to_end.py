@@ -30,6 +30,7 @@ from pipeline.commands.init import prepare
 from pipeline.embedded.stack import Stack
 from pipeline.kafka import Admin, Reader
 from pipeline.logwriter import publish_folder, write
+from pipeline.rate.warm import compile_all
 from pipeline.rate.worker import Progress, Worker
 from pipeline.read.summary import summarise
 from pipeline.settings import Settings, load
@@ -105,6 +106,7 @@ def consume_and_discard(settings: Settings) -> tuple[int, float]:
 
 def rate(settings: Settings) -> tuple[Progress, float, float]:
     """The worker until nothing is left; seconds from its first batch, CPU seconds."""
+    compile_all()
     worker = Worker(settings, Admin(settings))
     before = resource.getrusage(resource.RUSAGE_SELF)
     progress = worker.run(drain_s=2.0)
