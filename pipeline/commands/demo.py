@@ -214,9 +214,7 @@ def show(console: Console, run: Run) -> None:
     console.print(alerts)
     console.print(f"{counts['readings'] / run.rated_s:,.0f} readings/s sent and rated, {run.elapsed_s:.1f} s in all")
     console.print("\n[bold]Where to look next[/]")
-    console.print(
-        "  wattrate explain SESSION        one bill, line by line (any CDR id; `wattrate explain --last` takes one)"
-    )
+    console.print(f"  wattrate explain '{run.session}'   one bill, line by line")
     console.print("  wattrate quarantine list        what is held back, and why")
     console.print("  wattrate verify                 the control totals, from the ledger")
     console.print("  wattrate publish my-tariffs/    change a price: sessions that start from now on pay it")
