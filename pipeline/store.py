@@ -33,7 +33,14 @@ _SUMMED: Final[dict[str, tuple[str, ...]]] = {
     DEAD_LETTERS: (),
 }
 ROW_TABLES: Final = tuple(_SUMMED)
-_VIEWS: Final = {RATED_USAGE: "rated_usage", CDRS: "cdrs", ALERTS: "alerts"}
+# table → its view, and its columns as a batch's own table has them: an enumeration's words, not its numbers
+_VIEWS: Final = {
+    READINGS: ("readings", "*"),
+    RATED_USAGE: ("rated_usage", "* REPLACE (toString(dimension) AS dimension)"),
+    CDRS: ("cdrs", "*"),
+    ALERTS: ("alerts", "* REPLACE (toString(severity) AS severity, toString(action) AS action)"),
+    QUARANTINE: ("quarantine", "* REPLACE (toString(action) AS action)"),
+}
 
 _MS_UTC: Final = pa.timestamp("ms", "UTC")
 _WRAP: Final = (1 << 64) - 1
@@ -108,6 +115,16 @@ class Snapshot:
     taken_at: int
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What a session's readings tell of it: its token, first and last instant, newest reference version."""
+
+    id_token: str
+    first_ms: int
+    last_ms: int
+    reference_version: int
+
+
 _MARKER_TYPES: Final[dict[str, pa.DataType]] = {
     "partition": pa.uint16(),
     "claim": pa.uint32(),
@@ -157,11 +174,29 @@ class Ledger:
 
     def covered_rows(self, table: str, partition: int, first_offset: int, last_offset: int) -> pa.Table:
         """The rows of a table that count, of these offsets (both included), in the order of their identity."""
+        view, columns = _VIEWS[table]
         return self.store.arrow(
-            f"SELECT * FROM {_VIEWS[table]} WHERE log_id = {{log:UInt64}} AND partition = {{partition:UInt16}} "
+            f"SELECT {columns} FROM {view} WHERE log_id = {{log:UInt64}} AND partition = {{partition:UInt16}} "
             "AND offset BETWEEN {first:UInt64} AND {last:UInt64} ORDER BY offset, line",
             {"log": self.log_id, "partition": partition, "first": first_offset, "last": last_offset},
         )
+
+    def heard(self, sessions: Iterable[tuple[str, int, int, int]]) -> dict[int, Heard]:
+        """What readings tell of sessions (charge point, key, partition, offset), each up to its offset."""
+        asked = list(sessions)
+        if not asked:
+            return {}
+        names, keys, _, offsets = zip(*asked, strict=True)
+        rows = self.store.rows(
+            "SELECT session_key, toString(argMinIf(r.id_token, (offset, line), r.id_token != '')) AS token, "
+            "toUnixTimestamp64Milli(min(r.time)) AS first_ms, toUnixTimestamp64Milli(max(r.time)) AS last_ms, "
+            "max(r.reference_version) AS version FROM readings AS r WHERE log_id = {log:UInt64} "
+            "AND charge_point_id IN {names:Array(String)} AND session_key IN {keys:Array(UInt64)} "
+            "AND offset <= transform(session_key, {keys:Array(UInt64)}, {offsets:Array(UInt64)}, toUInt64(0)) "
+            "AND verdict != 'duplicate' GROUP BY session_key",
+            {"log": self.log_id, "names": sorted(set(names)), "keys": list(keys), "offsets": list(offsets)},
+        )
+        return {r["session_key"]: Heard(r["token"], r["first_ms"], r["last_ms"], r["version"]) for r in rows}
 
     # markers
 
@@ -388,7 +423,7 @@ def _sums_query(table: str, spans: Sequence[Span]) -> str:
         for s in spans
     )
     return (
-        f"SELECT '{table}' AS name, partition, count() AS rows, {check} AS check_sum FROM {table} FINAL "
+        f"SELECT '{table}' AS name, partition, count() AS rows, {check} AS check_sum FROM {table} "
         f"WHERE log_id = {{log:UInt64}} AND offset BETWEEN {min(s.first_offset for s in spans):d} "
         f"AND {max(s.last_offset for s in spans):d} AND ({ranges}) GROUP BY partition"
     )

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pipeline.kafka import Sender
 from pipeline.rate.batch import CONTROL, DEAD_LETTERED, DUPLICATE, QUARANTINED, USED, Batch, Share
 from pipeline.rate.outputs import publish
+from pipeline.rate.session_events import DataOf, session_events
 from pipeline.rate.snapshot import CODE_VERSION
 from pipeline.store import (
     ALERTS,
@@ -71,9 +72,9 @@ def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim]) -> None
     ledger.add_markers(written.markers)
 
 
-def announce(ledger: Ledger, sender: Sender, written: Written, now_ms: int) -> None:
+def announce(ledger: Ledger, sender: Sender, written: Written, data_of: DataOf, now_ms: int) -> None:
     """Step 5. Raises DeliveryError, BrokerUnavailableError, StoreUnavailableError."""
-    publish(sender, written.tables)
+    publish(sender, written.tables, session_events(written.tables, ledger, data_of))
     ledger.add_published({m.partition: (m.claim, m.last_offset) for m in written.markers}, now_ms)
 
 

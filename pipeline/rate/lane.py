@@ -13,6 +13,7 @@ from pipeline.kafka import Sender
 from pipeline.log import Log
 from pipeline.rate.commit import Written, announce, write
 from pipeline.rate.recover import now_ms
+from pipeline.rate.session_events import DataOf
 from pipeline.settings import Settings
 from pipeline.store import Claim, Ledger, Snapshot
 
@@ -32,11 +33,11 @@ class Flight:
 class Lane:
     """Commits one flight at a time in a thread of its own, over a connection of its own."""
 
-    def __init__(self, settings: Settings, log_id: int, sender: Sender) -> None:
-        """Nothing in it."""
+    def __init__(self, settings: Settings, log_id: int, sender: Sender, data_of: DataOf) -> None:
+        """Nothing in it; `data_of` gives the reference data that batches were rated by."""
         self._store = Store(settings)
         self._ledger = Ledger(self._store, log_id)
-        self._sender = sender
+        self._sender, self._data_of = sender, data_of
         self._thread = ThreadPoolExecutor(1, "commit")
         self._flight: Flight | None = None
         self._landing: Future[None] | None = None
@@ -77,7 +78,7 @@ class Lane:
         if not flight.marked:
             write(self._ledger, flight.written, flight.claims)
             flight.marked = True
-        announce(self._ledger, self._sender, flight.written, now_ms())
+        announce(self._ledger, self._sender, flight.written, self._data_of, now_ms())
         for snapshot in flight.snapshots:
             store_snapshot(self._ledger, snapshot)
 

@@ -4,6 +4,7 @@ Ids are row identities, so that a record sent again after a crash can be dropped
 """
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,45 +12,28 @@ import pyarrow as pa
 
 from pipeline import store, topics
 from pipeline.kafka import Sender
+from pipeline.rate.session_events import Event
 
 
-def publish(sender: Sender, tables: dict[str, pa.Table]) -> None:
+def publish(sender: Sender, tables: dict[str, pa.Table], events: Iterable[Event]) -> None:
     """Send a batch's outputs and wait until every one is confirmed. Raises DeliveryError, BrokerUnavailableError."""
     rated = tables[store.RATED_USAGE]
     if rated.num_rows:
         sender.send(topics.RATED_USAGE, _ipc(rated), headers=[(topics.CONTENT_TYPE, topics.ARROW_STREAM)])
     for row in _rows(tables[store.CDRS], ("charge_point_id", "document", *_IDENTITY)):
         sender.send(topics.CDRS, row["document"], row["charge_point_id"].encode(), headers=[_identity(row)])
-    for row in _rows(tables[store.CDRS], _EVENT_COLUMNS):
-        sender.send(topics.SESSION_EVENTS, session_event(row), (row["id_token"] or row["location_id"]).encode())
+    for event in events:
+        sender.send(topics.SESSION_EVENTS, event.value, event.key)
     for row in _rows(tables[store.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
         sender.send(topics.ALERTS, alert(row), row["charge_point_id"].encode())
     sender.flush()
 
 
 _IDENTITY = ("partition", "offset", "line")
-_EVENT_COLUMNS = (
-    "charge_point_id", "connector_id", "session_key", "id_token", "location_id", "start", "end", "energy_mwh", "credit",
-    *_IDENTITY,
-)  # fmt: skip
 _ALERT_COLUMNS = (
     "alert_id", "kind", "severity", "action", "charge_point_id", "connector_id", "session_key", "id_token", "time",
     "evidence",
 )  # fmt: skip
-
-
-def session_event(row: dict[str, Any]) -> bytes:
-    """A session that ended, for rules across connectors."""
-    return msgspec.json.encode(
-        {
-            "event": "credit" if row["credit"] else "stop",
-            "session_key": f"{row['session_key']:016x}",
-            **{n: row[n] for n in ("charge_point_id", "connector_id", "location_id", "id_token", "energy_mwh")},
-            "start_ms": _ms(row["start"]),
-            "time_ms": _ms(row["end"]),
-            **{n: row[n] for n in _IDENTITY},
-        }
-    )
 
 
 def alert(row: dict[str, Any]) -> bytes:

@@ -22,9 +22,21 @@ from pipeline.rate.inputs import joined
 from pipeline.rate.ledger_history import LedgerHistory
 from pipeline.rate.outputs import publish
 from pipeline.rate.records import by_partition, cut
+from pipeline.rate.session_events import session_events
 from pipeline.rate.snapshot import restore
 from pipeline.rate.tables import tables_of
-from pipeline.store import ALERTS, CDRS, RATED_USAGE, ROW_TABLES, Claim, Ledger, Marker, Span
+from pipeline.store import (
+    ALERTS,
+    CDRS,
+    QUARANTINE,
+    RATED_USAGE,
+    READINGS,
+    ROW_TABLES,
+    Claim,
+    Ledger,
+    Marker,
+    Span,
+)
 
 LOG: Final = Log("rate")
 _REPLAY_RECORDS: Final = 20_000
@@ -138,11 +150,12 @@ class Recovery:
                 continue
             tables = {table: self._ledger.covered_rows(table, partition, first, last) for table in _PUBLISHED}
             if any(rows.num_rows for rows in tables.values()):
-                publish(self._sender, tables)
+                events = session_events(tables, self._ledger, self._engine.sheets.data)
+                publish(self._sender, tables, events)
             self._ledger.add_published({partition: (claim.claim, last)}, now_ms())
 
 
-_PUBLISHED: Final = (RATED_USAGE, CDRS, ALERTS)
+_PUBLISHED: Final = (READINGS, RATED_USAGE, CDRS, ALERTS, QUARANTINE)
 
 
 class _Tape:

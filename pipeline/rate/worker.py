@@ -68,9 +68,9 @@ class Worker:
         self._ledger = Ledger(self._store, log_id)
         self._history = LedgerHistory(self._store, log_id, self._through_outages)
         self._sender = Sender(settings)
-        self._lane = Lane(settings, log_id, self._sender)
         self._reader = Reader(settings, READINGS, group_id=settings.group_id)
         self.engine = Engine(count, self._history, self._load)
+        self._lane = Lane(settings, log_id, self._sender, self.engine.sheets.data)
         self._recovery = Recovery(
             self.engine, self._ledger, self._history, self._sender, lambda: Reader(settings, READINGS), self.member
         )

@@ -14,7 +14,6 @@ from pipeline.kafka import Message, Sender
 from pipeline.log import Log
 from pipeline.settings import Settings
 from pipeline.watch.ledger import State, WatchLedger
-from pipeline.watch.places import Places
 
 LOG = Log("watch")
 _HOUR_MS: Final = 3_600_000
@@ -59,9 +58,9 @@ class AlertHandler:
 class SessionHandler:
     """Runs the token rule; what it finds goes to the ledger first, then to the topic `alerts`."""
 
-    def __init__(self, settings: Settings, tuning: Tuning, places: Places) -> None:
+    def __init__(self, settings: Settings, tuning: Tuning) -> None:
         """A rule of its own a partition: the events of a token lie in one."""
-        self._sender, self._tuning, self._places = Sender(settings), tuning, places
+        self._sender = Sender(settings)
         self._limits = _token_limits(tuning)
         self._states: dict[int, TokenState] = {}
 
@@ -93,14 +92,10 @@ class SessionHandler:
 
     def _decoded(self, message: Message) -> SessionEvent | None:
         try:
-            event = session_decoder.decode(message.value() or b"")
+            return session_decoder.decode(message.value() or b"")
         except msgspec.DecodeError as error:
             dead_letter(self._sender, message, str(error))
             return None
-        if event.latitude not in (None, ""):
-            return event
-        latitude, longitude = self._places.coordinates(event.charge_point_id)
-        return msgspec.structs.replace(event, latitude=latitude, longitude=longitude)
 
 
 def dead_letter(sender: Sender, message: Message, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Where charge points stand: location id, model and coordinates from the newest reference data. A cache, refreshed."""
+"""Where charge points stand: location id, model and rating from the newest reference data. A cache, refreshed."""
 
 import time
 from typing import Final
@@ -36,11 +36,6 @@ class Places:
     def rating_w(self, charge_point_id: str, connector_id: int) -> int:
         """What the connector can give, W; 0 when it is not known."""
         return self._data.resolve(charge_point_id, connector_id, "", 0).max_power_w
-
-    def coordinates(self, charge_point_id: str) -> tuple[str, str]:
-        """Latitude and longitude in degrees as published; "" when they are not known."""
-        found = self._found(charge_point_id)
-        return found.latitude, found.longitude
 
     def _found(self, charge_point_id: str) -> Resolution:
         return self._data.resolve(charge_point_id, 1, "", 0)

@@ -58,9 +58,7 @@ class Watch:
         return AlertHandler(self.settings, self._loop, self.receive)
 
     def _session_handler(self) -> SessionHandler:
-        with Store(self.settings) as store:
-            self.places.refresh(store)
-        return SessionHandler(self.settings, self.rules.tuning, self.places)
+        return SessionHandler(self.settings, self.rules.tuning)
 
     # in the event loop
 
