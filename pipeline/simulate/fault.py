@@ -55,6 +55,7 @@ class Fault:
     shapes: frozenset[str] = JSON
     outcome: Outcome = "billed"
     alerts: tuple[str, ...] = ()  # each must fire; "a|b": one of them
+    may: tuple[str, ...] = ()  # these may fire beside: the same lie shows there too
     strikes: tuple[float, float] = (0.3, 0.8)  # where in the charging samples
     base_mwh_min: int = 0
     energy_mwh_min: int = 2_000_000

@@ -9,11 +9,13 @@ import numpy as np
 
 from pipeline.codec.control import Control, Reference, Tick, encode_control
 from pipeline.codec.records import Records
+from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
 from pipeline.rate.tables import tables_of
 from pipeline.reference import LOCATION, TARIFF, TOKEN, Change, ReferenceData
 from pipeline.simulate.documents import reference_documents
 from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.message import Chunk
 from pipeline.simulate.partitioning import partition_of
 from tests.pipeline.rate.memory import MemoryLedger
 
@@ -41,20 +43,32 @@ def fleet_changes(fleet: Fleet) -> list[Change]:
 
 def fleet_log(fleet: Fleet, reference: int = 1) -> tuple[Log, list[dict[str, Any]]]:
     """A fleet's messages by partition, led by the reference record; and the truth about its sessions."""
-    partitions = fleet.plan.partitions
-    log: Log = {p: [control(Reference(reference), fleet.plan.start_ms)] for p in range(partitions)}
+    log = lead(fleet, reference)
     truth: list[dict[str, Any]] = []
+    places: dict[bytes, int] = {}
     for chunk in fleet.chunks():
         truth.extend(chunk.truth.to_pylist())
-        place: dict[bytes, int] = {}
-        for time_ms, key, value, partition, headers in zip(*chunk.batch, strict=True):
-            if partition is None:
-                name = key or b""
-                if name not in place:
-                    place[name] = int(partition_of([name], partitions)[0])
-                partition = place[name]
-            log[partition].append((key, value, ARROW if headers else None, time_ms))
+        for partition, records in chunk_log(chunk, fleet.plan.partitions, places).items():
+            log[partition] += records
     return log, truth
+
+
+def lead(fleet: Fleet, reference: int = 1) -> Log:
+    """The reference record that a fleet's log begins with, in every partition."""
+    return {p: [control(Reference(reference), fleet.plan.start_ms)] for p in range(fleet.plan.partitions)}
+
+
+def chunk_log(chunk: Chunk, partitions: int, places: dict[bytes, int]) -> Log:
+    """A chunk's messages by partition; `places` remembers the partition of each key."""
+    log: Log = {p: [] for p in range(partitions)}
+    for time_ms, key, value, partition, headers in zip(*chunk.batch, strict=True):
+        if partition is None:
+            name = key or b""
+            if name not in places:
+                places[name] = int(partition_of([name], partitions)[0])
+            partition = places[name]
+        log[partition].append((key, value, ARROW if headers else None, time_ms))
+    return log
 
 
 def control(said: Control, time_ms: int) -> Record:
@@ -70,12 +84,14 @@ def tick(time_ms: int) -> Record:
 class Drive:
     """An engine over one log, with the ledger that stands behind it."""
 
-    def __init__(self, published: Iterable[Change], partitions: int = 1, **engine: Any) -> None:
+    def __init__(
+        self, published: Iterable[Change], partitions: int = 1, ledger: MemoryLedger | None = None, **engine: Any
+    ) -> None:
         by_version: dict[int, list[Change]] = defaultdict(list)
         for change in published:
             by_version[change.version].append(change)
         self._versions = dict(by_version)
-        self.ledger = MemoryLedger()
+        self.ledger = MemoryLedger() if ledger is None else ledger
         self.engine = Engine(partitions, self.ledger, self._load, **engine)
         self._next: dict[int, int] = defaultdict(int)
         self.rows: dict[str, list[dict[str, Any]]] | None = None
@@ -90,7 +106,7 @@ class Drive:
             data = data.changed(at, self._versions[at])
         return data
 
-    def take(self, records: Mapping[int, Sequence[Record]]) -> None:
+    def take(self, records: Mapping[int, Sequence[Record]]) -> Batch:
         """One batch."""
         batch = self.engine.process({p: self._records(p, given) for p, given in records.items() if given})
         self.ledger.add(batch, self.engine)
@@ -98,6 +114,7 @@ class Drive:
             claims = dict.fromkeys(range(len(self.engine.directory.roster)), 1)
             for name, table in tables_of(batch, self.engine.directory, self.engine.sheets, 1, claims).items():
                 self.rows[name].extend(table.to_pylist())
+        return batch
 
     def run(self, log: Log, size: int = 0) -> "Drive":
         """A whole log in batches of `size` records a partition; 0: all at once."""

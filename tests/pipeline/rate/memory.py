@@ -45,7 +45,9 @@ class MemoryLedger:
         self.batches.append(batch)
         for given in batch.metered:
             for key, chosen in _groups(_heard_keys(given)):
-                self._heard[key].append(_heard(given, chosen, engine.directory))
+                heard = _heard(given, chosen, engine.directory)
+                self._heard[key].append(heard)
+                self.note(key, heard)
         for rows in batch.rated:
             for key, chosen in _groups(rows["session_key"]):
                 sources = engine.sheets.builder.sources
@@ -55,6 +57,14 @@ class MemoryLedger:
             self._cdrs[cdr.place.session_key].append(cdr)
         for alert in batch.alerts:
             self._alerts[alert.place.session_key].add(alert.kind)
+
+    def note(self, key: int, heard: Heard) -> None:
+        """A place for those who want to know what is heard of a session; here nobody does."""
+
+    def drop(self, key: int) -> None:
+        """Forget the readings, rated rows and CDRs of a session."""
+        for kept in (self._heard, self._rated, self._cdrs, self._alerts):
+            kept.pop(key, None)
 
     def prefetch(self, names: Iterable[SessionName]) -> None:
         """Everything is at hand."""
