@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from pipeline.embedded.processes import LOOPBACK, Child, accepts, free_port
+from pipeline.embedded.processes import LOOPBACK, Child, accepts, start_on_free_port
 from pipeline.errors import EmbeddedError
 from pipeline.settings import Settings
 
@@ -51,18 +51,29 @@ class ApacheKafka:
         self.pid = child.pid
         self.bootstrap = f"{LOOPBACK}:{port}"
 
-    @classmethod
-    def start(cls, settings: Settings, folder: Path, *, port: int | None = None, tied: bool = True) -> Self:
+    @staticmethod
+    def start(settings: Settings, folder: Path, *, port: int | None = None, tied: bool = True) -> "ApacheKafka":
         """Start it with its log in `folder`/kafka and wait until it takes connections. Raises EmbeddedError."""
         java = _java(fetch_jars(settings.cache_dir))
-        chosen = free_port(settings.embedded_broker_port) if port is None else port
         home = folder / "kafka"
-        properties = _write_properties(home, chosen, free_port(chosen + 1))
-        if not (home / "log" / "meta.properties").exists():
-            _format(java, properties, folder / "kafka-format.log")
-        child = Child("Apache Kafka broker", [*java, "kafka.Kafka", str(properties)], folder / "kafka.log", tied=tied)
-        child.await_ready(lambda: accepts(chosen), _START_TIMEOUT_S)
-        return cls(child, chosen)
+
+        def start(chosen: int, controller: int) -> "ApacheKafka":
+            properties = _write_properties(home, chosen, controller)
+            if not (home / "log" / "meta.properties").exists():
+                _format(java, properties, folder / "kafka-format.log")
+            command = [*java, "kafka.Kafka", str(properties)]
+            child = Child("Apache Kafka broker", command, folder / "kafka.log", tied=tied)
+            child.await_ready(lambda: accepts(chosen), _START_TIMEOUT_S)
+            return ApacheKafka(child, chosen)
+
+        def with_controller(chosen: int) -> "ApacheKafka":
+            return start_on_free_port(chosen + 1, lambda controller: start(chosen, controller))
+
+        return (
+            start_on_free_port(settings.embedded_broker_port, with_controller)
+            if port is None
+            else with_controller(port)
+        )
 
     def stop(self) -> None:
         """Stop it; the log stays."""

@@ -5,9 +5,8 @@ shows aborted transactions, and takes an offset beyond the end without a word.
 """
 
 from pathlib import Path
-from typing import Self
 
-from pipeline.embedded.processes import LOOPBACK, Child, accepts, free_port
+from pipeline.embedded.processes import LOOPBACK, Child, accepts, start_on_free_port
 from pipeline.errors import EmbeddedError
 from pipeline.settings import Settings
 
@@ -23,20 +22,23 @@ class EmbeddedBroker:
         self.pid = child.pid
         self.bootstrap = f"{LOOPBACK}:{port}"
 
-    @classmethod
-    def start(cls, settings: Settings, folder: Path, *, port: int | None = None, tied: bool = True) -> Self:
+    @staticmethod
+    def start(settings: Settings, folder: Path, *, port: int | None = None, tied: bool = True) -> "EmbeddedBroker":
         """Start it and wait until it takes connections; its log goes to `folder`.
 
         Without `port` the first free one from embedded_broker_port on. Raises EmbeddedError.
         """
-        chosen = free_port(settings.embedded_broker_port) if port is None else port
-        url = f"tcp://{LOOPBACK}:{chosen}"
         program = settings.broker_binary or _bundled()
-        storage = ["--storage-engine", "memory://tansu/", "--silent"]
-        command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url, *storage]
-        child = Child("embedded broker", command, folder / "broker.log", tied=tied)
-        child.await_ready(lambda: accepts(chosen), _START_TIMEOUT_S)
-        return cls(child, chosen)
+
+        def start(chosen: int) -> "EmbeddedBroker":
+            url = f"tcp://{LOOPBACK}:{chosen}"
+            storage = ["--storage-engine", "memory://tansu/", "--silent"]
+            command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url, *storage]
+            child = Child("embedded broker", command, folder / "broker.log", tied=tied)
+            child.await_ready(lambda: accepts(chosen), _START_TIMEOUT_S)
+            return EmbeddedBroker(child, chosen)
+
+        return start_on_free_port(settings.embedded_broker_port, start) if port is None else start(port)
 
     def stop(self) -> None:
         """Stop it; its log is gone."""

@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import EmbeddedError
 
@@ -14,21 +16,69 @@ LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 _PORTS_TRIED = 50
+_Part = TypeVar("_Part")
 
 
 def free_port(first: int) -> int:
-    """The first port from `first` on that nothing listens on (loopback). Raises EmbeddedError when 50 are taken."""
-    for port in range(first, min(first + _PORTS_TRIED, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
+    """The first port from `first` on that nothing listens on (loopback). Raises EmbeddedError when 50 are taken.
+
+    It may be taken a moment later: to start a part of ours use `start_on_free_port`.
+    """
+    for port in _ports(first):
+        if _is_free(port):
             return port
-    raise EmbeddedError(
+    raise _all_taken(first)
+
+
+def start_on_free_port(first: int, start: Callable[[int], _Part]) -> _Part:
+    """What `start(port)` gives for the first port from `first` on that can be had.
+
+    Of parts that are started at the same moment, by any process here, each gets a port of its own: a name in Linux's
+    abstract socket space stands for the port until `start` returns. A port that some other program takes in between
+    makes `start` fail, and the next one is tried. Raises EmbeddedError when 50 are taken, and what `start` raises.
+    """
+    for port in _ports(first):
+        with _reserved(port) as ours:
+            if not ours or not _is_free(port):
+                continue
+            try:
+                return start(port)
+            except EmbeddedError:
+                if _is_free(port):  # it failed for a reason of its own
+                    raise
+    raise _all_taken(first)
+
+
+def _ports(first: int) -> range:
+    return range(first, min(first + _PORTS_TRIED, 65536))
+
+
+def _all_taken(first: int) -> EmbeddedError:
+    return EmbeddedError(
         f"ports {first} to {first + _PORTS_TRIED - 1} on {LOOPBACK} are all taken; choose another in the settings"
     )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _reserved(port: int) -> Iterator[bool]:
+    """Whether the port is ours inside the block; the kernel gives it back however this process ends."""
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind(f"\0wattrate-port-{port}")
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def die_with_parent() -> None:

@@ -13,7 +13,7 @@ from typing import Self
 from pipeline.clickhouse import Store
 from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.processes import LOOPBACK, Child, free_port
+from pipeline.embedded.processes import LOOPBACK, Child, start_on_free_port
 from pipeline.errors import EmbeddedError, StoreUnavailableError
 from pipeline.settings import RUN_FILE, Settings
 
@@ -28,16 +28,19 @@ class EmbeddedStore:
         self.port = port
         self.pid = child.pid
 
-    @classmethod
-    def start(cls, settings: Settings, folder: Path, *, port: int | None = None, tied: bool = True) -> Self:
+    @staticmethod
+    def start(settings: Settings, folder: Path, *, port: int | None = None, tied: bool = True) -> "EmbeddedStore":
         """Open `folder`/store and wait until it answers. Raises EmbeddedError, also when another has it open."""
-        chosen = free_port(settings.embedded_store_port) if port is None else port
-        arguments = ["--path", str(folder / "store"), "--port", str(chosen), *(["--tied"] if tied else [])]
-        command = [sys.executable, "-m", "pipeline.embedded.store_server", *arguments]
-        child = Child("embedded store", command, folder / "store.log", tied=tied)
-        probe = replace(settings, clickhouse_host=LOOPBACK, clickhouse_port=chosen, clickhouse_secure=False)
-        child.await_ready(lambda: _answers(probe), _STORE_START_TIMEOUT_S)
-        return cls(child, chosen)
+
+        def start(chosen: int) -> "EmbeddedStore":
+            arguments = ["--path", str(folder / "store"), "--port", str(chosen), *(["--tied"] if tied else [])]
+            command = [sys.executable, "-m", "pipeline.embedded.store_server", *arguments]
+            child = Child("embedded store", command, folder / "store.log", tied=tied)
+            probe = replace(settings, clickhouse_host=LOOPBACK, clickhouse_port=chosen, clickhouse_secure=False)
+            child.await_ready(lambda: _answers(probe), _STORE_START_TIMEOUT_S)
+            return EmbeddedStore(child, chosen)
+
+        return start_on_free_port(settings.embedded_store_port, start) if port is None else start(port)
 
     def stop(self) -> None:
         """Finish what runs and close the folder."""

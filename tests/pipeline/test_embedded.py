@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.processes import LOOPBACK, accepts, free_port
+from pipeline.embedded.processes import LOOPBACK, accepts, free_port, start_on_free_port
 from pipeline.embedded.stack import EmbeddedStore, Run, Stack, stop_running
 from pipeline.errors import EmbeddedError, StoreUnavailableError
 from pipeline.kafka import Admin, Sender
@@ -205,6 +206,52 @@ def test_up_in_the_foreground_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
         assert up.wait(60) == 0 and up.stderr.read() == ""
     assert run is not None and not any(Path(f"/proc/{pid}").exists() for pid in run.parts.values())
     assert not stop_running(tmp_path)
+
+
+def test_parts_that_start_at_the_same_moment_get_ports_of_their_own() -> None:
+    # given eight starters that all ask from the same port on, when each takes its time, then no two have the same
+    first, together = free_port(41_000), threading.Barrier(8)
+    given: list[int] = []
+
+    def start(port: int) -> int:
+        time.sleep(0.2)  # between the look at the port and the child's bind
+        return port
+
+    def starter() -> None:
+        together.wait()
+        given.append(start_on_free_port(first, start))
+
+    threads = [threading.Thread(target=starter) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(given)) == 8 and not any(accepts(port) for port in given)
+
+
+def test_a_port_that_a_stranger_takes_at_the_last_moment_leads_to_the_next() -> None:
+    with socket.socket() as stranger:
+
+        def start(port: int) -> int:
+            if stranger.getsockname()[1] == 0:
+                stranger.bind((LOOPBACK, port))
+                stranger.listen()
+                raise EmbeddedError("address in use")
+            return port
+
+        assert start_on_free_port(41_100, start) > stranger.getsockname()[1]
+
+
+def test_a_part_that_fails_on_a_port_of_its_own_is_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def start(port: int) -> int:
+        tried.append(port)
+        raise EmbeddedError("no")
+
+    with pytest.raises(EmbeddedError, match="no"):
+        start_on_free_port(41_200, start)
+    assert len(tried) == 1
 
 
 def test_ports_that_are_all_taken_are_told() -> None:
