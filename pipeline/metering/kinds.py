@@ -108,6 +108,16 @@ CRITICAL: Final = frozenset(
         NEGATIVE_SESSION,
     }
 )
+ENDS_WITH_SESSION: Final = (PHASE_LOSS, IDLE_OVERSTAY)  # resolved when the car leaves
+# What a held session was said for: resolved when a person, a later reading or the hold limit decides.
+ALERT_OF_HOLD: Final = {
+    HOLD_REASONS[HOLD_UNKNOWN_TARIFF]: ALERT_KINDS[UNKNOWN_REFERENCE],
+    HOLD_REASONS[HOLD_REGISTER_JUMP]: ALERT_KINDS[REGISTER_JUMP],
+    HOLD_REASONS[HOLD_STOP_BELOW_START]: ALERT_KINDS[NEGATIVE_SESSION],
+    HOLD_REASONS[HOLD_FORGED]: ALERT_KINDS[FORGED_SIGNATURE],
+    HOLD_REASONS[HOLD_UNIT_ERROR]: ALERT_KINDS[UNIT_ERROR],
+    HOLD_REASONS[HOLD_STUCK]: ALERT_KINDS[STUCK_REGISTER],
+}
 INFO: Final = frozenset({REGISTER_RESET, LOST_STOP, LOST_START, IDLE_OVERSTAY, ZERO_BASELINE, UNUSABLE_TIME})
 
 # Flags of a session and its rated rows; those of a sample are in `columns`.

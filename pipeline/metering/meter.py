@@ -7,10 +7,11 @@ from typing import Final
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_STOP, KIND_TICK
+from pipeline.metering.facts import defer
 from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, ROOM
+from pipeline.metering.rules import silence
 from pipeline.metering.run import Run
-from pipeline.metering.sessions import alert_once
-from pipeline.metering.step import defer, lose_stop, start, step
+from pipeline.metering.step import lose_stop, start, step
 from rating.jit import kernel, part
 
 DONE: Final = -1
@@ -44,11 +45,7 @@ def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
     if left or time_ms - max(row.heard_ms, row.last_ms) >= run.desk.limits[0].session_timeout_ms:
         lose_stop(run, cause, connector)
         return
-    silent_ms = time_ms - row.heard_ms
-    most_ms = max(run.desk.limits[0].silence_factor * row.rhythm_ms, run.desk.limits[0].silence_min_ms)
-    if row.rhythm_ms > 0 and row.silent == 0 and silent_ms > most_ms:
-        row.silent = 1
-        alert_once(run.desk, cause, connector, kinds.SILENCE, time_ms, silent_ms, most_ms, row.heard_ms)
+    silence(run.desk, cause, connector, time_ms)
 
 
 @part
@@ -77,17 +74,17 @@ def route(run: Run, cause: int, connector: int) -> int:
     found, waits, at, nearest_mwh = connector, False, connector, -1
     while True:
         row = run.desk.connectors[at]
-        if by_id and row.open and row.txn_hash == sample.txn_hash:
-            return at
         waits |= row.dirty != 0
         apart_mwh = 0 if sample.register_mwh == ABSENT_I64 else abs(sample.register_mwh - row.last_mwh)
-        if by_id:
-            found = at if row.prev_txn == sample.txn_hash else found
-        elif row.open and row.txn_hash == 0 and (nearest_mwh < 0 or apart_mwh < nearest_mwh):
+        if row.open and row.txn_hash == sample.txn_hash and (nearest_mwh < 0 or apart_mwh < nearest_mwh):
             found, nearest_mwh = at, apart_mwh
+        elif by_id and row.prev_txn == sample.txn_hash and nearest_mwh < 0:
+            found = at
         at = row.sibling
         if at == connector:
             break
+    if by_id and nearest_mwh >= 0:
+        return found
     return WAIT if waits else found
 
 

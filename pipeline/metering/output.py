@@ -75,11 +75,14 @@ SESSION_DTYPE = np.dtype(
 )
 
 # Events: an alert (code = kind), a session begun, a FLAT owed (code = component, value = sheet),
-# a sample deferred (code = why).
+# a sample deferred (code = why), an alert whose condition is over, one that goes on and grows.
 ALERT: Final = 0
 BEGUN: Final = 1
 FLAT: Final = 2
 DEFERRED: Final = 3
+RESOLVED: Final = 4
+UPDATED: Final = 5
+PRELUDE: Final = 6  # what a session takes over from its connector: code = kind of sample, value = state
 EVENT_DTYPE = np.dtype(
     [
         ("session_key", np.uint64),

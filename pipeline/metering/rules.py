@@ -6,15 +6,16 @@ session, because what it would bill is known to be wrong. Cross-connector rules 
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, FLAG_OFFLINE, FLAG_TIME_UNUSABLE
-from pipeline.metering.output import Record
+from pipeline.metering.output import N_EVENTS, UPDATED, Record
 from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk
-from pipeline.metering.sessions import alert, alert_once, hold
+from pipeline.metering.sessions import alert, alert_once, hold, over
 from pipeline.metering.state import NONE
 from rating.jit import part
 
 _JUDGED_MS = 60_000  # the power of a shorter interval says little
 _ENOUGH = 6  # readings before a factor of 10 means anything: power is sampled, energy is not
+_SAID = 1  # of `silent`: there is an alert
 _REPLAY_MS = 1_800_000  # a message this late was replayed, or its clock has another zone: no drift
 
 
@@ -23,9 +24,12 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
     """Rules on one metered interval: a register that stands still, and power above the rating."""
     row = desk.connectors[connector]
     elapsed_ms = end_ms - start_ms
+    # Before the first power was told, the first one told is the best that is known; good enough for a factor of 1000.
+    power_mw = row.power_mw if row.power_mw != NONE else desk.samples[cause].power_mw
+    if power_mw > 0:
+        row.flow_mwh += power_mw // 1000 * elapsed_ms // 3600
     if row.power_mw > 0:
         flow_mwh = row.power_mw // 1000 * elapsed_ms // 3600
-        row.flow_mwh += flow_mwh
         row.stuck_mwh = 0 if energy_mwh > 0 else row.stuck_mwh + flow_mwh
         if row.stuck_mwh >= desk.limits[0].stuck_mwh:
             alert_once(
@@ -33,10 +37,10 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
             )
             hold(row, kinds.HOLD_STUCK)
     if row.rating_mw > 0 and elapsed_ms >= _JUDGED_MS:
-        power_mw = max(energy_mwh * 3600 // elapsed_ms * 1000, row.power_mw)
+        peak_mw = max(energy_mwh * 3600 // elapsed_ms * 1000, row.power_mw)
         most_mw = row.rating_mw // 1000 * desk.limits[0].above_rating_permille
-        if power_mw > most_mw:
-            alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, power_mw, most_mw, start_ms)
+        if peak_mw > most_mw:
+            alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, peak_mw, most_mw, start_ms)
 
 
 @part
@@ -85,18 +89,27 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
         most_mwh = row.rating_mw // 1000 * desk.limits[0].above_rating_permille // 1000 * elapsed_ms // 3600
         if energy_mwh > most_mwh + desk.limits[0].jump_slack_mwh:
             alert_once(desk, cause, connector, kinds.ENERGY_ABOVE_RATING, end_ms, energy_mwh, most_mwh, row.start_ms)
-    if energy_mwh == 0 and row.has_register and row.zero_run + 1 == desk.limits[0].zero_run:
-        alert(
-            desk,
-            cause,
-            connector,
-            row.session_key,
-            kinds.ZERO_KWH_RUN,
-            end_ms,
-            row.zero_run + 1,
-            desk.limits[0].zero_run,
-            row.start_ms,
-        )
+    _zero_run(desk, cause, connector, end_ms)
+
+
+@part
+def _zero_run(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
+    """Sessions of 0 kWh in a row: said once, told again each time the run has doubled, over with the next energy."""
+    row = desk.connectors[connector]
+    limit = desk.limits[0].zero_run
+    run = row.zero_run + 1
+    if row.energy_mwh > 0 and row.zero_since_ms > 0:
+        over(desk, cause, connector, kinds.ZERO_KWH_RUN, end_ms, row.zero_run, row.zero_since_ms)
+        row.zero_since_ms = 0
+    elif row.energy_mwh == 0 and row.has_register and run % limit == 0:
+        first = run == limit
+        if first:
+            row.zero_since_ms = row.start_ms
+        if first or (row.zero_since_ms > 0 and (run // limit) & (run // limit - 1) == 0):
+            since_ms = row.zero_since_ms
+            alert(desk, cause, connector, row.session_key, kinds.ZERO_KWH_RUN, end_ms, run, limit, since_ms)
+            if not first:
+                desk.events[desk.count[N_EVENTS] - 1].what = UPDATED
 
 
 @part
@@ -135,12 +148,16 @@ def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     if row.heard_ms > 0 and sample.received_ms > row.heard_ms:
         interval_ms = min(sample.received_ms - row.heard_ms, 4 * desk.limits[0].silence_min_ms)
         row.rhythm_ms += (interval_ms - row.rhythm_ms) // 8
+    if row.silent == _SAID:
+        over(desk, cause, connector, kinds.SILENCE, sample.received_ms, sample.received_ms - row.heard_ms, row.heard_ms)
     row.heard_ms = max(row.heard_ms, sample.received_ms)
     row.silent = 0
     if sample.flags & (FLAG_OFFLINE | FLAG_TIME_UNUSABLE):
         return
     lag_ms = sample.received_ms - sample.time_ms
     if abs(lag_ms) <= desk.limits[0].drift_slack_ms:
+        if row.drifting:
+            over(desk, cause, connector, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, row.drift_since_ms)
         row.drifting = 0
     if abs(lag_ms) > _REPLAY_MS:
         return
@@ -150,11 +167,24 @@ def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
         row.drift_up_ms = 0
         if row.drifting == 0:
             row.drifting = 1
+            row.drift_since_ms = sample.received_ms
             alarm_ms = desk.limits[0].drift_alarm_ms
             alert(
                 desk, cause, connector, row.session_key, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, alarm_ms,
-                row.heard_ms,
+                row.drift_since_ms,
             )  # fmt: skip
+
+
+@part
+def silence(desk: Desk, cause: int, connector: int, time_ms: int) -> None:
+    """No message for several times the interval that the connector was learned to have: said once a session."""
+    row = desk.connectors[connector]
+    silent_ms = time_ms - row.heard_ms
+    most_ms = max(desk.limits[0].silence_factor * row.rhythm_ms, desk.limits[0].silence_min_ms)
+    if row.rhythm_ms > 0 and row.silent == 0 and silent_ms > most_ms:
+        before = row.alerted
+        alert_once(desk, cause, connector, kinds.SILENCE, time_ms, silent_ms, most_ms, row.heard_ms)
+        row.silent = _SAID if row.alerted != before else 2
 
 
 @part

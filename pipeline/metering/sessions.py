@@ -16,10 +16,11 @@ from pipeline.metering.output import (
     N_EVENTS,
     N_PIECES,
     N_SESSIONS,
+    RESOLVED,
     Record,
 )
 from pipeline.metering.run import Desk, Run
-from pipeline.metering.state import NONE
+from pipeline.metering.state import MOST_I32, NONE
 from rating.columns import CHARGING, PARKING, RESERVATION_EXPIRED, SPLIT_READING, Marks, Pieces
 from rating.jit import kernel, part
 from rating.kernel import NO_ROOM, OUT_OF_BOUNDS, flat_component, rate_interval
@@ -38,6 +39,16 @@ def mixed(a: np.uint64, b: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     x = x ^ (x >> np.uint64(31))
     return x if x != np.uint64(0) else _GOLDEN
+
+
+@kernel
+def key_of(identity: np.uint64, txn: np.uint64, connector_id: int) -> np.uint64:
+    """The key of the session that a transaction id names on a connector of a charge point.
+
+    Messages that name no connector (OCPP 1.6 stops) mean the first one, unless the state knows better.
+    """
+    key = mixed(identity, txn)
+    return key if connector_id <= 1 else mixed(key, np.uint64(connector_id))
 
 
 @part
@@ -91,6 +102,21 @@ def alert_once(
 
 
 @part
+def over(desk: Desk, cause: int, connector: int, kind: int, time_ms: int, value: int, since_ms: int) -> None:
+    """The condition that an alert was said for has ended."""
+    alert(desk, cause, connector, desk.connectors[connector].session_key, kind, time_ms, value, 0, since_ms)
+    desk.events[desk.count[N_EVENTS] - 1].what = RESOLVED
+
+
+@part
+def _over_with_session(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
+    row = desk.connectors[connector]
+    for kind in kinds.ENDS_WITH_SESSION:
+        if row.alerted & (np.uint32(1) << np.uint32(kind)):
+            over(desk, cause, connector, kind, end_ms, row.energy_mwh, row.start_ms)
+
+
+@part
 def hold(row: Record, reason: int) -> None:
     """Hold the session for `reason`; the first reason stays."""
     if row.hold == kinds.HOLD_NONE:
@@ -111,7 +137,7 @@ def set_mark(run: Run, connector: int, time_ms: int) -> bool:
     run.marks[base + at].start_ms = time_ms
     run.marks[base + at].state = PARKING if parking else CHARGING
     run.marks[base + at].power_mw = row.power_mw
-    run.marks[base + at].current_ma = row.current_ma
+    run.marks[base + at].current_ma = min(row.current_ma, MOST_I32)
     row.n_marks = at + 1
     return True
 
@@ -150,7 +176,6 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
     row.relative = 0
     row.signed = 0
     row.has_register = 0
-    row.lost_start = 0
     row.phases_live = 0
     row.leave_ms = 0
     row.power_mw = NONE
@@ -355,6 +380,7 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
         at_period = follows
     run.desk.count[N_CLOSED] = to
     run.desk.count[N_SESSIONS] = at + 1
+    _over_with_session(run.desk, cause, connector, session.end_ms)
     row.zero_run = row.zero_run + 1 if row.energy_mwh == 0 and row.has_register else 0
     row.open = 0
     row.prev_key = row.session_key

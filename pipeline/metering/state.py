@@ -9,8 +9,11 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-MARKS: Final = 6
+from pipeline.codec.records import TRANSACTION_ID_BYTES
+
+MARKS: Final = 5
 NONE: Final = -1
+MOST_I32: Final = 2**31 - 1
 
 CONNECTOR_DTYPE = np.dtype(
     [
@@ -42,9 +45,11 @@ CONNECTOR_DTYPE = np.dtype(
         ("seen_3", np.uint64),
         ("seen_4", np.uint64),
         ("heard_ms", np.int64),  # arrival time of the last message
-        ("rhythm_ms", np.int64),  # learned interval between messages
-        ("drift_up_ms", np.int64),  # CUSUM of arrival minus event time
-        ("lag_ms", np.int64),  # its learned level
+        ("said_ms", np.int64),  # when `said_state` was told
+        ("rhythm_ms", np.int32),  # learned interval between messages
+        ("drift_up_ms", np.int32),  # CUSUM of arrival minus event time
+        ("drift_since_ms", np.int64),  # when its clock was last said to drift
+        ("zero_since_ms", np.int64),  # start of the session that made a run of 0 kWh worth saying; 0 = none
         ("seq_no", np.int32),
         ("sheet", np.int32),
         ("token", np.int32),
@@ -72,8 +77,7 @@ CONNECTOR_DTYPE = np.dtype(
         ("dirty", np.int8),
         ("signed", np.int8),
         ("has_register", np.int8),
-        ("lost_start", np.int8),
-        ("last_order", np.int8),
+        ("said_state", np.int8),  # told while no session was open: holds for one that starts soon
         ("silent", np.int8),
         ("drifting", np.int8),  # said so, until the clock is right again
         ("idle_register", np.int8),  # last_mwh is known from outside the open session
@@ -100,7 +104,7 @@ PERIOD_DTYPE = np.dtype(
     align=True,
 )
 MARK_DTYPE = np.dtype(
-    [("start_ms", np.int64), ("power_mw", np.int64), ("current_ma", np.int64), ("state", np.int8)], align=True
+    [("start_ms", np.int64), ("power_mw", np.int64), ("current_ma", np.int32), ("state", np.int8)], align=True
 )
 
 
@@ -127,6 +131,7 @@ def new_connectors(rows: int) -> npt.NDArray[np.void]:
         "follows",
         "seq_no",
         "state",
+        "said_state",
         "rating_mw",
     ):
         connectors[name] = NONE
@@ -173,5 +178,5 @@ def with_periods(state: State, rows: int) -> State:
 
 
 def state_bytes() -> int:
-    """Bytes of state a connector, without the periods of its open session."""
-    return CONNECTOR_DTYPE.itemsize + MARKS * MARK_DTYPE.itemsize
+    """Bytes of state a connector, the text of its transaction id among them; charging periods are in a pool."""
+    return CONNECTOR_DTYPE.itemsize + MARKS * MARK_DTYPE.itemsize + TRANSACTION_ID_BYTES

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STOP, KIND_TICK
-from pipeline.metering.output import ALERT, Rows
+from pipeline.metering.output import ALERT, RESOLVED, Rows
 from pipeline.metering.sessions import mixed
 from pipeline.metering.state import MARKS
 from pipeline.rate.batch import Batch, Place, QuarantineRow, credited, last_number
@@ -188,13 +188,13 @@ class Apart:
             self.collector.hold(self.segment, session[0], reason)
             return
         if session["sheet"][0] < 0:
-            self._release(one, name, left_out)
+            self._release(one, name, past, left_out)
             return
         bill = self._bill(session, past, again, reason in WHOLE)
         if bill.cdr is None:
             self.collector.hold(self.segment, session[0], kinds.HOLD_BOUNDS)
             return
-        self._release(one, name, left_out)
+        self._release(one, name, past, left_out)
         after = np.concatenate([rated, bill.rated])
         self.collector.write_difference(standing, after, place)
         self._replace_cdr(past.cdr, bill)
@@ -229,7 +229,7 @@ class Apart:
         """Take back the CDR that stands."""
         self.batch.add_cdr(place, credited(standing, settled_ms))
 
-    def _release(self, one: Deferred, name: SessionName, action: str) -> None:
+    def _release(self, one: Deferred, name: SessionName, past: Past, action: str) -> None:
         """The session is no longer held: by a person, the hold limit, or the reading that was missing."""
         partition = int(self.segment.given.facts["partition"][one.cause])
         held = self.engine.own(partition).held.pop(name.session_key, None)
@@ -240,14 +240,18 @@ class Apart:
         self.batch.quarantine.append(
             QuarantineRow(place, "released", held.reason, held.held_mwh, time_ms, "wattrate", "told by what came later")
         )
+        self.collector.resolve_hold(place, held, past, time_ms, "wattrate")
 
     def _alerts(self, one: Deferred, again: Again, past: Past) -> None:
-        """Alerts of the session as metered again that were not said before."""
+        """Alerts of the session as metered again that were not said before, and the end of those that are over."""
         said = past.alerted | self.batch.alerted(int(again.state.connectors[0]["session_key"]))
-        for event in again.segment.events(ALERT):
-            if kinds.ALERT_KINDS[int(event["code"])] not in said:
-                event["cause"], event["connector"] = one.cause, one.connector
-                self.collector.alert(self.segment, event)
+        new = [e for e in again.segment.events(ALERT) if kinds.ALERT_KINDS[int(e["code"])] not in said]
+        codes = {int(event["code"]) for event in new}
+        over = again.segment.events(RESOLVED)  # of a session that has a CDR, resolved when that was made
+        new += [event for event in over if past.cdr is None or int(event["code"]) in codes]
+        for event in new:
+            event["cause"], event["connector"] = one.cause, one.connector
+            self.collector.alert(self.segment, event)
 
     def _say(self, one: Deferred, verdict: int, disposition: int) -> None:
         fact = self.segment.given.facts[one.cause]

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_TICK
-from pipeline.metering.output import ALERT, BEGUN, FLAT, N_EVENTS, N_PIECES, N_SESSIONS, Rows
+from pipeline.metering.output import ALERT, BEGUN, FLAT, N_EVENTS, N_PIECES, N_SESSIONS, RESOLVED, UPDATED, Rows
 from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow
 from pipeline.rate.inputs import Input
 from pipeline.rate.partition import Held
@@ -33,6 +33,22 @@ def whole_mwh(session: np.void) -> int:
     """All that a session metered: what an unknown tariff holds is its energy, anything else is held beside it."""
     beside = 0 if int(session["hold"]) == kinds.HOLD_UNKNOWN_TARIFF else int(session["held_mwh"])
     return int(session["energy_mwh"]) + beside
+
+
+_ACTIONS: Final = {ALERT: "opened", UPDATED: "updated", RESOLVED: "resolved"}
+
+
+def _severity(kind: int) -> str:
+    return "critical" if kind in kinds.CRITICAL else "info" if kind in kinds.INFO else "warning"
+
+
+def _subject(kind: int, place: Place, since_ms: int) -> str:
+    """What an alert's id says beside its kind: its session; the connector and when it began; or the reading."""
+    if kind in (kinds.CLOCK_DRIFT, kinds.ZERO_KWH_RUN):
+        return f"{place.charge_point_id}/{place.connector_id}-{since_ms}"
+    if kind == kinds.OUTSIDE_TRANSACTION:
+        return f"{place.partition}-{place.offset}-{place.line:x}"
+    return f"{place.session_key:016x}"
 
 
 class Collector:
@@ -66,23 +82,37 @@ class Collector:
             self._close(segment, sessions)
         for event in begun:
             self.engine.directory.transaction_ids[event["connector"]] = given.transaction_ids[event["cause"]]
-        for event in events[events["what"] == ALERT]:
+        for event in events[np.isin(events["what"], list(_ACTIONS))]:
             self.alert(segment, event)
 
     def alert(self, segment: Segment, event: np.void) -> None:
-        """Write one alert of the pass."""
+        """Write one step in the life of an alert of the pass."""
         cause, row = int(event["cause"]), int(event["connector"])
         kind = int(event["code"])
         place = self.place(segment, cause, row, int(event["session_key"]), "alert_rows")
         name = kinds.ALERT_KINDS[kind]
-        once = kind not in (kinds.OUTSIDE_TRANSACTION, kinds.CLOCK_DRIFT, kinds.ZERO_KWH_RUN)
-        subject = f"{place.session_key:016x}" if once else f"{place.partition}-{place.offset}-{place.line:x}"
-        severity = "critical" if kind in kinds.CRITICAL else "info" if kind in kinds.INFO else "warning"
         self.batch.alerts.append(
             AlertRow(
-                place, name, severity, int(event["time_ms"]), self.engine.directory.token_text(int(event["token"])),
+                place, name, _severity(kind), int(event["time_ms"]),
+                self.engine.directory.token_text(int(event["token"])),
                 {n: int(event[n]) for n in ("value", "threshold", "since_ms")},
-                f"{name}-{subject}",
+                f"{name}-{_subject(kind, place, int(event['since_ms']))}", _ACTIONS[int(event["what"])],
+            )
+        )  # fmt: skip
+
+    def resolve_hold(self, place: Place, held: Held, past: Past, time_ms: int, actor: str) -> None:
+        """The alert that a session was held for is over, since the hold is."""
+        kind = kinds.ALERT_OF_HOLD.get(held.reason, "")
+        if kind not in past.alerted:
+            return
+        line = (place.line >> 32 << 32) + self.batch.next_place(
+            "alert_rows", place.partition, place.offset, place.line >> 32
+        )
+        code = kinds.ALERT_KINDS.index(kind)
+        self.batch.alerts.append(
+            AlertRow(
+                replace(place, line=line), kind, _severity(code), time_ms, "", {"actor": actor},
+                f"{kind}-{place.session_key:016x}", "resolved",
             )
         )  # fmt: skip
 

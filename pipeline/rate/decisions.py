@@ -86,6 +86,7 @@ class Decisions:
         self.collector.batch.quarantine.append(
             QuarantineRow(place, action, held.reason, held.held_mwh, time_ms, actor, note)
         )
+        self.collector.resolve_hold(place, held, past, time_ms, actor)
         version = apart.version_of(past, one.connector, state.reference_version)
         left_out = "" if action == "released" else action
         apart.rerate(one, name, past, past.samples, version, released=action == "released", left_out=left_out)
@@ -110,6 +111,8 @@ class Decisions:
         held = Held(name.charge_point_id, int(directory.state.connectors["connector_id"][row]), _UNKNOWN, 0, 0)
         one, apart = self._cause(state, offset, state.log_time_ms, held)
         past = self.collector.whole_past(name)
+        place = self.collector.place(apart.segment, 0, row, key, "alert_rows")
+        self.collector.resolve_hold(place, held, past, state.log_time_ms, "wattrate")
         apart.rerate(one, name, past, past.samples, version)
 
     def _priced(self, row: int, version: int) -> bool:

@@ -1,0 +1,81 @@
+"""How alerts of one connector go on and end: the steps under one id, as the log tells them."""
+
+import pytest
+
+from tests.pipeline.metering.charger import Charger, Said
+
+
+def life(said: Said, kind: str) -> list[str]:
+    """The actions of the one alert of a kind."""
+    rows = [alert for alert in said.ledger.alerts if alert.kind == kind]
+    assert len({alert.alert_id for alert in rows}) == 1
+    assert len({alert.place.line for alert in rows}) == len(rows) or len({a.place.offset for a in rows}) == len(rows)
+    return [alert.action for alert in rows]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_silence_is_over_when_the_charger_is_heard_again(size: int) -> None:
+    box = Charger().start(0, 1000)
+    for minute in range(1, 9):
+        box.value(minute, 1000 + 50 * minute)
+    box.tick(30).tick(50).value(60, 2000).value(61, 2050).tick(62)
+    assert life(box.rated(size), "silence") == ["opened", "resolved"]
+
+
+def test_silence_stays_open_while_nothing_is_heard() -> None:
+    box = Charger().start(0, 1000)
+    for minute in range(1, 9):
+        box.value(minute, 1000 + 50 * minute)
+    assert life(box.tick(30).tick(50).rated(), "silence") == ["opened"]
+
+
+def test_idle_overstay_ends_when_the_car_leaves() -> None:
+    box = Charger().start(0, 1000).value(10, 3000).status(11, "SuspendedEV")
+    for minute in range(20, 400, 20):
+        box.value(minute, 3000)
+    assert life(box.rated(), "idle_overstay") == ["opened"]
+    assert life(box.stop(400, 3000).rated(), "idle_overstay") == ["opened", "resolved"]
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_run_of_sessions_without_energy_grows_and_ends_with_the_next_that_has_some(size: int) -> None:
+    box = Charger()
+    for n in range(7):
+        box.start(10 * n, 1000, txn=str(n)).stop(10 * n + 5, 1000, txn=n)
+    assert life(box.rated(size), "zero_kwh_run") == ["opened", "updated"]
+    box.start(100, 1000, txn="9").value(105, 1400, txn=9).stop(110, 1800, txn=9)
+    said = box.rated(size)
+    assert life(said, "zero_kwh_run") == ["opened", "updated", "resolved"]
+    assert [a.evidence["value"] for a in said.ledger.alerts if a.kind == "zero_kwh_run"] == [3, 6, 7]
+
+
+def test_a_clock_that_drifts_is_said_once_until_it_is_right_again() -> None:
+    box = Charger().start(0, 1000)
+    for minute in range(1, 40):
+        box.value(minute, 1000 + 50 * minute, late=3)
+    assert life(box.rated(), "clock_drift") == ["opened"]
+    box.value(60, 3100)
+    assert life(box.rated(), "clock_drift") == ["opened", "resolved"]
+
+
+def test_a_late_reading_makes_no_second_life_of_a_connectors_alert() -> None:
+    box = Charger().start(0, 1000)
+    for minute in range(1, 40):
+        box.value(minute, 1000 + 50 * minute, late=3)
+    box.value(41, 3100).value(20.5, 2020, late=21)
+    assert life(box.rated(), "clock_drift") == ["opened", "resolved"]
+
+
+@pytest.mark.parametrize(("action", "billed"), [("release", True), ("reject", False)])
+def test_a_decision_about_what_was_held_ends_the_alert_that_held_it(action: str, billed: bool) -> None:
+    box = Charger().start(0, 1000)
+    for minute in range(10, 130, 10):
+        box.value(minute, 1000, power=7000)
+    box.stop(130, 1000)
+    held = box.rated()
+    [key] = held.held
+    assert life(held, "stuck_register") == ["opened"]
+    said = box.decide(200, action, key).rated()
+    assert life(said, "stuck_register") == ["opened", "resolved"]
+    assert said.ledger.alerts[-1].evidence["actor"] == "anna"
+    assert bool(said.bills) or not billed
