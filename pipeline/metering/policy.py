@@ -33,6 +33,8 @@ class MeteringPolicy:
     available_grace_ms: int = 300_000  # connector Available this long without a stop: the stop is lost
     session_timeout_ms: int = 48 * 3_600_000  # nothing heard for two days: the stop is lost
     hold_limit_ms: int = 30 * 86_400_000  # a held session settles without its held energy after 30 days
+    prelude_ms: int = 300_000  # a state told this long before a start still holds when the session starts
+    reservation_ms: int = 86_400_000  # a reservation told late belongs to a session that starts within a day
     future_ms: int = 300_000  # a clock further ahead of its message's arrival is not believed
     gap_ms: int = 35 * 86_400_000  # a longer silence inside one session is not billed by interpolation
     stuck_mwh: int = 1_000_000  # 1 kWh of power reported while the register stands still
