@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
-from rating.columns import CHARGING, PARKING, Pieces
+from rating.columns import CHARGING, I64, PARKING, Pieces
 from rating.errors import SessionError
 from rating.ratesheet import NO_VAT, RATE_VAT_E4, RATES_AT, RATES_END, Book
 from rating.settle import C_FLAT, Q_ENERGY, Q_PARKING, Q_RESERVATION, Q_TIME, Sessions, Settled
@@ -75,6 +76,35 @@ def timestamp(instant_ms: int) -> str:
 @lru_cache(maxsize=4096)
 def _date(days: int) -> str:
     return (_EPOCH + timedelta(days=days)).isoformat()
+
+
+def condensed(pieces: Pieces, sessions: Sessions) -> tuple[Pieces, Sessions]:
+    """Neighbouring pieces of equal state and components as one, for all sessions at once.
+
+    Starts and sums are kept and lengths add up, which is all that `document` reads: it writes the same CDRs, sooner.
+    """
+    counts = sessions.n_pieces
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    every = np.repeat(sessions.first_piece - begins, counts) + np.arange(ends[-1] if len(ends) else 0)
+    chosen = _rows(pieces, every)
+    new = np.zeros(len(every), np.bool_)
+    new[begins[counts > 0]] = True
+    for column in (chosen.state, chosen.energy_component, chosen.time_component):
+        new[1:] |= column[1:] != column[:-1]
+    heads = np.flatnonzero(new)
+    kept = _rows(chosen, heads)
+    if len(heads):
+        lengths = np.add.reduceat(chosen.end_ms - chosen.start_ms, heads)
+        energy = np.add.reduceat(chosen.energy_mwh, heads)
+        kept = kept._replace(end_ms=kept.start_ms + lengths, energy_mwh=energy)
+    before = np.concatenate([[0], np.cumsum(new)])
+    return kept, sessions._replace(first_piece=before[begins], n_pieces=before[ends] - before[begins])
+
+
+def _rows(pieces: Pieces, rows: I64) -> Pieces:
+    columns: list[Any] = [column[rows] for column in pieces]
+    return Pieces(*columns)
 
 
 def document(

@@ -6,7 +6,7 @@ No Kafka, no clock, no commit: those are `worker` and `commit`. What needs a ses
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -133,8 +133,9 @@ class Engine:
         decisions.expire(samples)
 
     def _samples(self, given: Input, chosen: np.ndarray) -> Samples:
-        samples = given.samples[chosen]
-        partitions = given.partitions[chosen]
+        whole: Any = slice(None) if len(chosen) == len(given.samples) else chosen  # one round: no copy
+        samples = given.samples[whole]
+        partitions = given.partitions[whole]
         facts = new_facts(len(samples))
         facts["partition"] = partitions
         versions = np.zeros(len(samples), np.int64)
@@ -146,7 +147,7 @@ class Engine:
         data = samples["kind"] != KIND_TICK
         facts["row"] = -1
         facts["row"][data] = self.directory.rows_of(partitions[data], given.charge_points, samples[data])
-        return Samples(samples, facts, given.transaction_ids[chosen], versions, given.records[chosen])
+        return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole])
 
     def _segment(self, samples: Samples, given: Input) -> Segment:
         times = samples.samples["time_ms"]

@@ -5,7 +5,7 @@ log into other batches gives the same samples in the same order a partition.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from pipeline.codec.decode import decode
 from pipeline.codec.records import DeadLetter, Records, SignedBlob
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK, SAMPLE_DTYPE
 from pipeline.metering.output import Rows
+from pipeline.rate.records import joined
 
 
 class Break(NamedTuple):
@@ -59,10 +60,11 @@ def read(batches: Mapping[int, Records]) -> Input:
     samples = np.concatenate([decoded.samples, _tick_samples(ticks)])
     record = np.concatenate([records, np.array([at.index for at in ticks], np.int64)])
     where = of_partition[record]
-    order = np.lexsort((samples["line"], samples["offset"], where)) if ticks or len(partitions) > 1 else _same(samples)
+    # Two runs, both in order: the samples, then the ticks.
+    order: Any = np.argsort(record, kind="stable") if ticks else slice(None)
     texts = np.concatenate([decoded.transaction_ids, np.zeros(len(ticks), decoded.transaction_ids.dtype)])
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
+    place = np.empty(len(record), np.int64)
+    place[order] = np.arange(len(record))
     samples, record, where = samples[order], record[order], where[order]
     dead = [DeadLetter(int(split.positions[d.index]), d.reason, d.detail) for d in decoded.dead]
     times_ms = whole.times_ms if whole.times_ms is not None else np.zeros(len(whole.values), np.int64)
@@ -75,28 +77,6 @@ def read(batches: Mapping[int, Records]) -> Input:
         dead=[*split.dead, *dead], breaks=breaks,
         controls=np.array([at.index for at in split.controls], np.int64),
     )  # fmt: skip
-
-
-def joined(parts: list[Records]) -> Records:
-    """Records one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    kinds = [part.content_types for part in parts]
-    content_types = None
-    if any(kind is not None for kind in kinds):
-        content_types = [k for part in parts for k in (part.content_types or [None] * len(part.values))]
-    times = [part.times_ms for part in parts]
-    return Records(
-        [value for part in parts for value in part.values],
-        [key for part in parts for key in part.keys],
-        np.concatenate([part.offsets for part in parts]),
-        content_types,
-        None if any(t is None for t in times) else np.concatenate([t for t in times if t is not None]),
-    )
-
-
-def _same(samples: Rows) -> npt.NDArray[np.intp]:
-    return np.arange(len(samples))
 
 
 def _tick_samples(ticks: list[ControlAt]) -> Rows:

@@ -1,6 +1,9 @@
 """Kafka messages to records by partition: the one place where each message is touched in Python."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from operator import methodcaller
+from typing import Final
 
 import numpy as np
 
@@ -8,29 +11,33 @@ from pipeline.codec.records import Records
 from pipeline.kafka import Message
 from pipeline.topics import CONTENT_TYPE
 
+# Called by `map`, without a frame of Python a message.
+_PARTITION: Final = methodcaller("partition")
+_OFFSET: Final = methodcaller("offset")
+_VALUE: Final = methodcaller("value")
+_KEY: Final = methodcaller("key")
+_TIMESTAMP: Final = methodcaller("timestamp")
+
 
 def by_partition(messages: Sequence[Message]) -> dict[int, Records]:
     """Partition → its records in offset order."""
     if not messages:
         return {}
-    partitions = np.fromiter((message.partition() for message in messages), np.int32, len(messages))
-    values = [message.value() or b"" for message in messages]
-    keys = [message.key() for message in messages]
-    offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
-    times = np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages))
+    count = len(messages)
+    partitions = np.fromiter(map(_PARTITION, messages), np.int32, count)
+    values = [value or b"" for value in map(_VALUE, messages)]
+    keys = list(map(_KEY, messages))
+    offsets = np.fromiter(map(_OFFSET, messages), np.int64, count)
+    times = np.fromiter((time_ms for _, time_ms in map(_TIMESTAMP, messages)), np.int64, count)
     kinds = [
         None if value[:1] == b"{" else _content_type(message) for value, message in zip(values, messages, strict=True)
     ]
-    plain = all(kind is None for kind in kinds)
-    found = {}
-    for partition in np.unique(partitions).tolist():
-        at = np.flatnonzero(partitions == partition)
-        chosen = at.tolist()
-        found[partition] = Records(
-            [values[i] for i in chosen], [keys[i] for i in chosen], offsets[at],
-            None if plain else [kinds[i] for i in chosen], times[at],
-        )  # fmt: skip
-    return found
+    found: dict[int, list[Records]] = {}
+    whole = Records(values, keys, offsets, kinds if any(kinds) else None, times)
+    edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), count]
+    for first, stop in pairwise(edges):  # the client hands out runs of one partition
+        found.setdefault(int(partitions[first]), []).append(cut(whole, first, stop))
+    return {partition: joined(runs) for partition, runs in sorted(found.items())}
 
 
 def cut(records: Records, first: int, stop: int | None) -> Records:
@@ -41,6 +48,24 @@ def cut(records: Records, first: int, stop: int | None) -> Records:
         records.offsets[first:stop],
         None if records.content_types is None else records.content_types[first:stop],
         None if records.times_ms is None else records.times_ms[first:stop],
+    )
+
+
+def joined(parts: list[Records]) -> Records:
+    """Records one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    kinds = [part.content_types for part in parts]
+    content_types = None
+    if any(kind is not None for kind in kinds):
+        content_types = [k for part in parts for k in (part.content_types or [None] * len(part.values))]
+    times = [part.times_ms for part in parts]
+    return Records(
+        [value for part in parts for value in part.values],
+        [key for part in parts for key in part.keys],
+        np.concatenate([part.offsets for part in parts]),
+        content_types,
+        None if any(t is None for t in times) else np.concatenate([t for t in times if t is not None]),
     )
 
 

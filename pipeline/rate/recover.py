@@ -18,10 +18,9 @@ from pipeline.errors import IntegrityError
 from pipeline.kafka import Reader, Sender
 from pipeline.log import Log
 from pipeline.rate.engine import Engine
-from pipeline.rate.inputs import joined
 from pipeline.rate.ledger_history import LedgerHistory
 from pipeline.rate.outputs import publish
-from pipeline.rate.records import by_partition, cut
+from pipeline.rate.records import by_partition, cut, joined
 from pipeline.rate.session_events import session_events
 from pipeline.rate.snapshot import restore
 from pipeline.rate.tables import tables_of

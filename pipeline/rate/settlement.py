@@ -3,6 +3,7 @@
 Pure but for what it reads of reference data; what happens to held sessions is decided in `holds`.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -63,16 +64,20 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> list[Bil
     pieces = piece_columns(closed.pieces)
     settled = settle(sheets.book, sessions, pieces)
     added = from_settlement(sheets.book, settled, closed.sessions, closed.offsets, closed.partitions)
+    added = added[np.argsort(added["session_key"], kind="stable")]
+    keys = closed.sessions["session_key"]
+    first, stop = (np.searchsorted(added["session_key"], keys, side).tolist() for side in ("left", "right"))
+    condensed = cdr.condensed(pieces, sessions)
+    names = closed.sessions.dtype.names or ()
     bills = []
-    for at in range(len(closed.sessions)):
+    for at, values in enumerate(closed.sessions.tolist()):
         if settled.status[at] == BEYOND_BOUNDS:
             bills.append(Bill(None, added[:0]))
             continue
-        facts, columns = _columns(closed, settled, at, sheets, directory)
-        document = cdr.document(sheets.book, pieces, sessions, settled, at, facts, "2.2.1")
-        columns["document"] = cdr.encode(document)
-        ours = added[(added["session_key"] == closed.sessions["session_key"][at])]
-        bills.append(Bill(CdrRow(_place(closed, at, directory), columns), ours))
+        session = dict(zip(names, values, strict=True))
+        facts, columns = _columns(closed, settled, at, session, sheets, directory)
+        columns["document"] = cdr.encode(cdr.document(sheets.book, *condensed, settled, at, facts, "2.2.1"))
+        bills.append(Bill(CdrRow(_place(closed, at, session, directory), columns), added[first[at] : stop[at]]))
     return bills
 
 
@@ -91,50 +96,48 @@ def _with_periods(closed: Closed) -> Closed:
     return closed._replace(sessions=sessions, pieces=np.concatenate([closed.pieces, added]))
 
 
-def _place(closed: Closed, at: int, directory: Directory) -> Place:
-    session = closed.sessions[at]
-    row = int(session["connector"])
+def _place(closed: Closed, at: int, session: Mapping[str, int], directory: Directory) -> Place:
+    row = session["connector"]
     return Place(
-        int(closed.partitions[at]), int(closed.offsets[at]), int(closed.bases[at]), row, int(session["session_key"]),
+        int(closed.partitions[at]), int(closed.offsets[at]), int(closed.bases[at]), row, session["session_key"],
         directory.charge_points[row], int(directory.state.connectors["connector_id"][row]),
     )  # fmt: skip
 
 
-def session_id(charge_point_id: str, session: np.void, transaction_id: bytes) -> str:
+def session_id(charge_point_id: str, session: Mapping[str, int], transaction_id: bytes) -> str:
     """The session as people call it: charge point and transaction, or the start where the transaction is unusable."""
-    return f"{charge_point_id}*{transaction_id.decode() or cdr.timestamp(int(session['start_ms']))}"
+    return f"{charge_point_id}*{transaction_id.decode() or cdr.timestamp(session['start_ms'])}"
 
 
 def _columns(
-    closed: Closed, settled: Settled, at: int, sheets: Sheets, directory: Directory
+    closed: Closed, settled: Settled, at: int, session: Mapping[str, int], sheets: Sheets, directory: Directory
 ) -> tuple[cdr.CdrFacts, dict[str, object]]:
-    session = closed.sessions[at]
-    place = _place(closed, at, directory)
-    source = sheets.builder.sources[int(session["sheet"])]
+    place = _place(closed, at, session, directory)
+    source = sheets.builder.sources[session["sheet"]]
     version = int(source.key.rpartition("@")[2])
     name = session_id(place.charge_point_id, session, closed.transaction_ids[at])
-    token = directory.token_text(int(session["token"]))
+    token = directory.token_text(session["token"])
     location = cdr_location(sheets.data(version), place.charge_point_id, place.connector_id)
-    held_mwh, reason = int(session["held_mwh"]), kinds.HOLD_REASONS[int(session["hold"])]
+    held_mwh, reason = session["held_mwh"], kinds.HOLD_REASONS[session["hold"]]
     left_out = f"{held_mwh / 1e6:.3f} kWh not billed: {reason}" if held_mwh or reason else None
     facts = cdr.CdrFacts(
         country_code=source.tariff.country_code, party_id=source.tariff.party_id, id=name[:36],
-        start_ms=int(session["start_ms"]), end_ms=int(session["end_ms"]), session_id=name[:36],
+        start_ms=session["start_ms"], end_ms=session["end_ms"], session_id=name[:36],
         cdr_token=cdr_token(token, source.tariff.country_code, source.tariff.party_id),
         auth_method="WHITELIST", cdr_location=location, currency=source.tariff.currency,
         tariffs=(tariff_document(sheets.data(version), source.key),), tariff_id=source.tariff.id,
         last_updated_ms=int(closed.settled_ms[at]),
-        remark=left_out or _SIGNED_WORDS.get(int(session["signed"])),
+        remark=left_out or _SIGNED_WORDS.get(session["signed"]),
     )  # fmt: skip
     columns: dict[str, object] = {
         "cdr_id": name, "revision": 1, "credit": 0, "transaction_id": closed.transaction_ids[at].decode(),
-        "id_token": token, "location_id": str(location.get("id", "")), "start_ms": int(session["start_ms"]),
-        "end_ms": int(session["end_ms"]), "settled_ms": int(closed.settled_ms[at]), "tariff": source.key,
+        "id_token": token, "location_id": str(location.get("id", "")), "start_ms": session["start_ms"],
+        "end_ms": session["end_ms"], "settled_ms": int(closed.settled_ms[at]), "tariff": source.key,
         "currency": source.tariff.currency, "energy_mwh": int(settled.metered[at, Q_ENERGY]),
         "charging_ms": int(settled.metered[at, Q_TIME]), "parking_ms": int(settled.metered[at, Q_PARKING]),
         "held_mwh": held_mwh, "held_reason": reason, "rated_cost": int(settled.rated_cost[at]),
         "total_excl_e4": int(settled.total_excl_e4[at]), "total_incl_e4": int(settled.total_incl_e4[at]),
-        "readings": int(session["readings"]), "signed": int(session["signed"]), "flags": int(session["flags"]),
+        "readings": session["readings"], "signed": session["signed"], "flags": session["flags"],
     }  # fmt: skip
     return facts, columns
 

@@ -202,10 +202,12 @@ def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.A
     """Words by number; -1 is the last word. Only words in use are sent."""
     if not len(indices):
         return pa.array([], pa.dictionary(pa.int32(), pa.string()))
-    used, numbers = np.unique(np.where(indices < 0, len(words) - 1, indices), return_inverse=True)
+    place = np.full(len(words), -1, np.int32)
+    place[indices] = 0
     places: dict[str, int] = {}  # several connectors share a charge point, and a word stands once in a dictionary
-    place = np.array([places.setdefault(words[at], len(places)) for at in used.tolist()], np.int32)
-    return pa.DictionaryArray.from_arrays(place[numbers], pa.array(list(places), pa.string()))
+    used = np.flatnonzero(place == 0)
+    place[used] = [places.setdefault(words[at], len(places)) for at in used.tolist()]
+    return pa.DictionaryArray.from_arrays(place[indices], pa.array(list(places), pa.string()))
 
 
 def _words(codes: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.Array[Any]":

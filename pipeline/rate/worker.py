@@ -139,7 +139,7 @@ class Worker:
         until_s = time.monotonic() + self._settings.batch_wait_s
         while len(gathered) < self._settings.batch_records and not self._stopping:
             left_s = until_s - time.monotonic()
-            if left_s <= 0:
+            if left_s < 0.001:  # the client counts in whole ms
                 break
             self._moved.clear()
             found = self._reader.consume(self._settings.batch_records - len(gathered), left_s)

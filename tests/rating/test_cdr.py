@@ -1,17 +1,20 @@
 """CDR documents are what OCPI's tables say, add up, and can be taken back; bills and invoices tell the same."""
 
 import json
+import random
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from pipeline.commands.price import command
 from rating import engine
-from rating.cdr import CdrFacts, credit, document, encode, number, timestamp
+from rating.cdr import CdrFacts, condensed, credit, document, encode, number, timestamp
 from rating.columns import CHARGING, PARKING
 from rating.errors import SessionError
 from rating.explain import Held, Reading, Totals, explain, text
@@ -20,6 +23,7 @@ from rating.money import COST_PER_E4
 from rating.policy import DEFAULT
 from rating.ratesheet import RATE_VAT_E4, BookBuilder
 from rating.session import Mark, Session
+from rating.settle import Sessions
 from rating.tariff import Tariff, parse_tariff
 from rating.usage import MAX_PRICE, ROUNDING, STEP, UsageRow, usage_rows
 from tests.rating.cdr_schema import schema
@@ -280,3 +284,25 @@ def test_a_book_of_many_sheets_writes_each_sessions_own_taxes() -> None:
         for row in (0, 1)
     ]
     assert documents[0] == documents[1]
+
+
+def test_condensed_pieces_write_the_same_documents() -> None:
+    dice = random.Random(5)
+    sessions = []
+    for _ in range(40):
+        edges = [START + minute * 300_000 for minute in range(dice.randint(2, 30))]
+        metered = tuple((a, b, dice.choice((0, 150_000, 900_000))) for a, b in pairwise(edges))
+        marks = tuple(Mark(at, dice.choice((CHARGING, CHARGING, PARKING))) for at in edges[:-1])
+        sessions.append(Session(metered, marks))
+    builder = BookBuilder(MONDAY, MONDAY + 24 * HOUR)
+    sheet = builder.add(priced_by("2.3.0"), "T@1", "UTC")
+    rated = engine.rate_batch(builder.book(), engine.batch_of(sessions, [sheet] * len(sessions)))
+    columns: list[Any] = [np.append(column, 0).astype(column.dtype) for column in rated.sessions]
+    empty = Sessions(*columns)
+    pieces, counted = condensed(rated.pieces, empty)
+    assert 40 < len(pieces.start_ms) < len(rated.pieces.start_ms) / 2
+    assert counted.n_pieces[:-1].all() and not counted.n_pieces[-1]
+    for row in range(len(sessions)):
+        rest = (rated.settled, row, facts_of(priced_by("2.3.0")), "2.3.0")
+        whole = encode(document(rated.book, rated.pieces, rated.sessions, *rest))
+        assert encode(document(rated.book, pieces, counted, *rest)) == whole
