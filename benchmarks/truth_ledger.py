@@ -43,6 +43,8 @@ class RollingLedger(MemoryLedger):
             assert isinstance(energy_mwh, int)
             self._billed_mwh[cdr.place.session_key] += energy_mwh
         for alert in batch.alerts:
+            if alert.action != "opened":
+                continue
             self.kinds[alert.place.session_key].add(alert.kind)
             self._alert_rows.append(_alert(alert))
 

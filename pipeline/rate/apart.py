@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.metering import kinds
-from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STOP, KIND_TICK
+from pipeline.metering.columns import (
+    KIND_RESERVE,
+    KIND_SAMPLE,
+    KIND_START,
+    KIND_STATUS,
+    KIND_STOP,
+    KIND_TICK,
+    STATE_SUSPENDED_EV,
+    STATE_SUSPENDED_EVSE,
+)
 from pipeline.metering.output import ALERT, RESOLVED, Rows
-from pipeline.metering.sessions import mixed
+from pipeline.metering.sessions import key_of
 from pipeline.metering.state import MARKS
 from pipeline.rate.batch import Batch, Place, QuarantineRow, credited, last_number
 from pipeline.rate.collect import WHOLE, Collector, whole_mwh
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
-from pipeline.rate.rerate import Again, Terms, adopt, has_start, is_repeat, meter_again
+from pipeline.rate.rerate import Again, Terms, adopt, conclude, has_start, is_repeat, meter_again
 from pipeline.rate.segment import Deferred, Segment
 from pipeline.rate.settlement import Bill, settle_all
 
@@ -36,42 +45,108 @@ class Apart:
 
     def prefetch(self, deferred: Iterable[Deferred]) -> None:
         """Fetch the pasts that these will ask for, in one go."""
-        names = {self._name(one) for one in deferred if self._sample(one)["kind"] != KIND_TICK}
-        self.engine.history.prefetch(name for name in names if name.session_key)
+        names = {name for one in deferred for _, name in self._candidates(one)}
+        self.engine.history.prefetch(names)
 
     def take(self, one: Deferred) -> None:
         """Rate the session of a deferred sample again with it."""
         self.engine.directory.state.connectors[one.connector]["dirty"] = 0
         sample = self._sample(one)
-        name = self._name(one)
-        one = one._replace(connector=self._where(one, name))
+        row, name = self._resolved(one)
+        one = one._replace(connector=row)
         fact = self.segment.given.facts[one.cause]
         fact["row"] = one.connector
         fact["session_key"] = name.session_key
         past = self.collector.whole_past(name)
         one = self._at_home(one, past)
+        past = self._with_strays(one, name, past)
         if is_repeat(past.samples, sample):
             self._say(one, kinds.DUPLICATE, kinds.NOWHERE)
             return
         if not name.session_key:
-            self._say(one, kinds.SUSPECT, kinds.NOWHERE)
-            self._orphan(one, name, "no_session")
+            self._of_no_session(one, name)
         elif not past.known:
             self._first_heard(one, name, sample)
         else:
             self._again(one, name, past)
 
-    def _where(self, one: Deferred, name: SessionName) -> int:
-        """The connector of a sample: the one on which its session is open, whatever the message says."""
+    def _of_no_session(self, one: Deferred, name: SessionName) -> None:
+        """A late state matters to nobody; anything else is kept with its bytes."""
+        if self._sample(one)["kind"] in (KIND_STATUS, KIND_RESERVE):
+            self._say(one, kinds.IGNORED, kinds.NOWHERE)
+            return
+        self._say(one, kinds.SUSPECT, kinds.NOWHERE)
+        self._orphan(one, name, "no_session")
+
+    def _ring(self, row: int) -> list[int]:
+        """The connectors of the same charge point, from this one on."""
+        sibling = self.engine.directory.state.connectors["sibling"]
+        ring, at = [row], int(sibling[row])
+        while at != row:
+            ring.append(at)
+            at = int(sibling[at])
+        return ring
+
+    def _candidates(self, one: Deferred) -> list[tuple[int, SessionName]]:
+        """Where a sample with this transaction id may belong, best first: (connector, session).
+
+        A start begins a session on its own connector. Anything else is of the session that its connector has or had
+        under this id; else of one that another connector has; else of one that the ledger may know.
+        """
+        sample = self._sample(one)
+        if sample["kind"] == KIND_TICK:
+            return []
+        if not sample["txn_hash"]:
+            name = self._by_time(one)
+            return [(one.connector, name)] if name.session_key else []
+        charge_point = self.engine.directory.charge_points[one.connector]
         connectors = self.engine.directory.state.connectors
-        at = one.connector
-        while name.session_key:
-            if connectors["open"][at] and int(connectors["session_key"][at]) == name.session_key:
-                return at
-            at = int(connectors["sibling"][at])
-            if at == one.connector:
-                break
-        return one.connector
+        txn = sample["txn_hash"]
+        now, ever = [], []
+        for row in self._ring(one.connector):
+            connector = connectors[row]
+            if connector["open"] and connector["txn_hash"] == txn:
+                now.append((row, SessionName(charge_point, int(connector["session_key"]))))
+            elif connector["prev_key"] and connector["prev_txn"] == txn:
+                now.append((row, SessionName(charge_point, int(connector["prev_key"]))))
+            key = int(key_of(connector["identity"], txn, int(connector["connector_id"])))
+            ever.append((row, SessionName(charge_point, key)))
+        if sample["kind"] == KIND_START and connectors["connector_id"][one.connector] != 0:
+            return [*(at for at in now if at[0] == one.connector), ever[0]]
+        return list(dict.fromkeys([*now, *ever]))
+
+    def _resolved(self, one: Deferred) -> tuple[int, SessionName]:
+        """The connector and the session that a sample is of, whatever connector the message says."""
+        candidates = self._candidates(one)
+        if not candidates:
+            return one.connector, SessionName(self.engine.directory.charge_points[one.connector], 0)
+        for row, name in candidates:
+            if self._is_open(row, name) or self.collector.whole_past(name).known:
+                return row, name
+        own = [at for at in candidates if at[0] == one.connector]
+        return own[-1]
+
+    def _is_open(self, row: int, name: SessionName) -> bool:
+        connector = self.engine.directory.state.connectors[row]
+        return bool(connector["open"]) and int(connector["session_key"]) == name.session_key
+
+    def _with_strays(self, one: Deferred, name: SessionName, past: Past) -> Past:
+        """The past with readings of this transaction that came before anyone knew their connector (OCPP 1.6 stops).
+
+        They are written down as readings of the session, in the name of the record that brought it.
+        """
+        sample = self._sample(one)
+        connector = self.engine.directory.state.connectors[one.connector]
+        state = self.engine.own(int(self.segment.given.facts["partition"][one.cause]))
+        stray = int(key_of(connector["identity"], sample["txn_hash"], 0)) if sample["txn_hash"] else 0
+        if stray in (0, name.session_key) or stray not in state.apart:
+            return past
+        found = self.collector.whole_past(SessionName(name.charge_point_id, stray))
+        if not found.known or has_start(found.samples):
+            return past
+        del state.apart[stray]
+        self.collector.adopt(self.segment, one.cause, one.connector, name.session_key, found)
+        return self.collector.whole_past(name)
 
     def _at_home(self, one: Deferred, past: Past) -> Deferred:
         """The same sample on the connector of its session's past, where the message names none (OCPP 1.6 stops)."""
@@ -143,6 +218,7 @@ class Apart:
         again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, engine.metering, live)
         place = self.collector.place(self.segment, one.cause, row, name.session_key, "rated_usage_rows")
         standing = self.collector.standing(name)
+        again.state.connectors["session_key"][0] = name.session_key
         if live and not again.closed:
             self.collector.write_difference(standing, again.rated, place)
             adopt(engine.directory, row, again, MARKS)
@@ -151,6 +227,8 @@ class Apart:
         if live:
             engine.directory.free_periods(row)
             connector["open"], connector["head"], connector["tail"], connector["periods"] = 0, -1, -1, 0
+        if not connector["open"] and again.state.connectors["prev_end_ms"][0] >= connector["prev_end_ms"]:
+            conclude(engine.directory, row, again, name.session_key)
         self._alerts(one, again, past)
         self._settle(one, name, past, again, standing, left_out)
 
@@ -251,6 +329,7 @@ class Apart:
         new += [event for event in over if past.cdr is None or int(event["code"]) in codes]
         for event in new:
             event["cause"], event["connector"] = one.cause, one.connector
+            event["session_key"] = again.state.connectors["session_key"][0]
             self.collector.alert(self.segment, event)
 
     def _say(self, one: Deferred, verdict: int, disposition: int) -> None:
@@ -261,15 +340,21 @@ class Apart:
         sample: np.void = self.segment.given.samples[one.cause]
         return sample
 
-    def _name(self, one: Deferred) -> SessionName:
-        """The session that a sample is of: by its transaction, else by where its time falls."""
+    def _by_time(self, one: Deferred) -> SessionName:
+        """The session that a sample without a transaction falls into: the open one, or the one before."""
         connector = self.engine.directory.state.connectors[one.connector]
         sample = self._sample(one)
         charge_point = self.engine.directory.charge_points[one.connector]
-        if sample["txn_hash"]:
-            return SessionName(charge_point, int(mixed(connector["identity"], sample["txn_hash"])))
-        if connector["open"] and sample["time_ms"] >= connector["start_ms"]:
-            return SessionName(charge_point, int(connector["session_key"]))
-        if connector["prev_key"] and sample["time_ms"] >= connector["prev_start_ms"]:
-            return SessionName(charge_point, int(connector["prev_key"]))
+        spans = (("open", "session_key", "start_ms"), ("prev_key", "prev_key", "prev_start_ms"))
+        for there, key, start in spans:
+            before_ms = int(connector[start]) - int(sample["time_ms"])
+            if connector[there] and before_ms <= self._prelude_ms(sample):
+                return SessionName(charge_point, int(connector[key]))
         return SessionName(charge_point, 0)
+
+    def _prelude_ms(self, sample: np.void) -> int:
+        """How long before its start a session takes over what its connector told."""
+        if sample["kind"] == KIND_RESERVE:
+            return self.engine.metering.reservation_ms
+        held = STATE_SUSPENDED_EV <= sample["state"] <= STATE_SUSPENDED_EVSE
+        return self.engine.metering.prelude_ms if sample["kind"] == KIND_STATUS and held else 0

@@ -8,16 +8,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.metering import kinds
-from pipeline.metering.columns import KIND_TICK
-from pipeline.metering.output import ALERT, BEGUN, FLAT, N_EVENTS, N_PIECES, N_SESSIONS, RESOLVED, UPDATED, Rows
+from pipeline.metering.columns import ABSENT_I64, KIND_TICK
+from pipeline.metering.output import (
+    ALERT,
+    BEGUN,
+    FLAT,
+    N_EVENTS,
+    N_PIECES,
+    N_SESSIONS,
+    PRELUDE,
+    RESOLVED,
+    UPDATED,
+    Rows,
+)
 from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow
 from pipeline.rate.inputs import Input
 from pipeline.rate.partition import Held
 from pipeline.rate.past import NOTHING, Past, SessionName
 from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_lines
-from pipeline.rate.segment import Segment
+from pipeline.rate.segment import Samples, Segment, new_facts
 from pipeline.rate.settlement import Bill, Closed, settle_all
 
 if TYPE_CHECKING:
@@ -35,6 +47,7 @@ def whole_mwh(session: np.void) -> int:
     return int(session["energy_mwh"]) + beside
 
 
+_BESIDE: Final = 1 << 30  # lines of readings that a record brings beside its own
 _ACTIONS: Final = {ALERT: "opened", UPDATED: "updated", RESOLVED: "resolved"}
 
 
@@ -82,6 +95,8 @@ class Collector:
             self._close(segment, sessions)
         for event in begun:
             self.engine.directory.transaction_ids[event["connector"]] = given.transaction_ids[event["cause"]]
+        for event in events[events["what"] == PRELUDE]:
+            self._take_over(segment, event)
         for event in events[np.isin(events["what"], list(_ACTIONS))]:
             self.alert(segment, event)
 
@@ -127,6 +142,42 @@ class Collector:
             partition, offset, base, row, session_key, self.engine.directory.charge_points[row],
             int(connector["connector_id"]),
         )  # fmt: skip
+
+    def adopt(self, segment: Segment, cause: int, row: int, session_key: int, found: Past) -> None:
+        """Write readings down as those of a session that is known only now, in the name of the record at `cause`."""
+        samples = found.samples.copy()
+        texts = np.full(len(samples), found.transaction_id, segment.given.transaction_ids.dtype)
+        self._also_read(segment, cause, row, session_key, kinds.LATE, samples, texts)
+
+    def _take_over(self, segment: Segment, event: np.void) -> None:
+        """Write down as a reading of the session what it takes over from its connector: a state, a reservation."""
+        cause = int(event["cause"])
+        sample = segment.given.samples[cause : cause + 1].copy()
+        sample["kind"], sample["state"], sample["time_ms"] = event["code"], event["value"], event["time_ms"]
+        for name in ("register_mwh", "power_mw", "current_ma"):
+            sample[name] = ABSENT_I64
+        sample["seq_no"] = sample["soc_permille"] = sample["phases_live"] = sample["token"] = -1
+        for name in ("txn_hash", "flags", "context", "signed", "phases_said"):
+            sample[name] = 0
+        texts = np.zeros(1, segment.given.transaction_ids.dtype)
+        row, key = int(event["connector"]), int(event["session_key"])
+        self._also_read(segment, cause, row, key, kinds.GOOD, sample, texts)
+
+    def _also_read(
+        self, segment: Segment, cause: int, row: int, session_key: int, verdict: int, samples: Rows,
+        texts: npt.NDArray[np.bytes_],
+    ) -> None:  # fmt: skip
+        """Readings beside the one at `cause`, under its offset and lines of their own."""
+        given = segment.given
+        partition, offset = int(given.facts["partition"][cause]), int(given.samples["offset"][cause])
+        line = int(given.samples["line"][cause])
+        first = self.batch.next_place("beside", partition, offset, line, len(samples))
+        samples["offset"] = offset
+        samples["line"] = (line << 8) + _BESIDE + first + np.arange(len(samples))
+        facts = new_facts(len(samples))
+        facts["partition"], facts["row"], facts["session_key"], facts["verdict"] = partition, row, session_key, verdict
+        versions = np.full(len(samples), given.versions[cause])
+        self.batch.metered.append(Samples(samples, facts, texts, versions, np.full(len(samples), -1)))
 
     def raw(self, segment: Segment, cause: int) -> bytes:
         """The bytes of the record behind a sample; a tick has none worth keeping."""

@@ -11,7 +11,14 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.codec.records import Records
-from pipeline.metering.columns import ABSENT_I64, FLAG_TIME_CORRECTED, FLAG_TIME_UNUSABLE, KIND_START, KIND_TICK
+from pipeline.metering.columns import (
+    ABSENT_I64,
+    FLAG_TIME_CORRECTED,
+    FLAG_TIME_UNUSABLE,
+    KIND_START,
+    KIND_TICK,
+    SIGNED_FORGED,
+)
 from pipeline.metering.policy import MeteringPolicy, limits_of
 from pipeline.metering.signed import verify
 from pipeline.rate.apart import Apart
@@ -106,7 +113,9 @@ class Engine:
         verified = verify(blobs, keys)
         where = np.array([blob.sample for blob in blobs])
         given.samples["signed"][where] = verified.states
-        told = verified.register_mwh != ABSENT_I64
+        # A forged value is no register where the charger told a plain one beside it.
+        plain = given.samples["register_mwh"][where] != ABSENT_I64
+        told = (verified.register_mwh != ABSENT_I64) & ~(plain & (verified.states == SIGNED_FORGED))
         given.samples["register_mwh"][where[told]] = verified.register_mwh[told]
 
     def _round(self, given: Input, number: int, batch: Batch, collector: Collector, decisions: Decisions) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metering.columns import KIND_SAMPLE, KIND_START, KIND_STATUS, KIND_STOP
+from pipeline.metering.columns import KIND_RESERVE, KIND_SAMPLE, KIND_START, KIND_STATUS, KIND_STOP
 from pipeline.metering.output import FLAT, ROOM, Rows
 from pipeline.metering.policy import MeteringPolicy, limits_of
 from pipeline.metering.run import DEFAULT_DTYPE
@@ -55,17 +55,20 @@ def in_order(samples: Rows, future_ms: int) -> npt.NDArray[np.intp]:
     kind = _KIND_ORDER[samples["kind"]]
     is_start = samples["kind"] == KIND_START
     register = samples["register_mwh"]
-    told = samples["seq_no"][(samples["kind"] != KIND_STATUS)]
+    told = samples["seq_no"][~np.isin(samples["kind"], (KIND_STATUS, KIND_RESERVE))]
     by_seq_no = len(told) > 0 and bool((told >= 0).all())
     first = np.where(is_start, -1, samples["seq_no"]) if by_seq_no else np.where(is_start, -1, 0)
     if by_seq_no:
         first = _status_places(samples, first)
+    if is_start.any():  # what the connector told before the session began, the session takes over at its start
+        told = np.isin(samples["kind"], (KIND_STATUS, KIND_RESERVE)) & (times < times[is_start].min())
+        first = np.where(told, -2, first)
     return np.lexsort((samples["line"], samples["offset"], register, kind, times, first))
 
 
 def _status_places(samples: Rows, first: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
     """A status has no seqNo: it stands behind the last numbered reading at or before its time."""
-    numbered = samples["kind"] != KIND_STATUS
+    numbered = ~np.isin(samples["kind"], (KIND_STATUS, KIND_RESERVE))
     times, numbers = samples["time_ms"][numbered], first[numbered]
     order = np.argsort(times, kind="stable")
     reached = np.maximum.accumulate(numbers[order])
@@ -122,6 +125,19 @@ def has_stop(samples: Rows) -> bool:
     return bool((samples["kind"] == KIND_STOP).any())
 
 
+# What belongs to the connector once its session is over: what followed it is judged by.
+CLOSED_FIELDS: Final = ("last_ms", "last_mwh", "prev_txn", "prev_start_ms", "prev_end_ms", "idle_register")
+
+
+def conclude(directory: Directory, row: int, again: Again, session_key: int) -> None:
+    """The session as metered again is over: it is the connector's last one."""
+    connector, source = directory.state.connectors[row], again.state.connectors[0]
+    for name in CLOSED_FIELDS:
+        connector[name] = source[name]
+    connector["prev_key"] = session_key
+    connector["zero_run"] = connector["zero_run"] + 1 if source["zero_run"] else 0
+
+
 def is_repeat(samples: Rows, sample: np.void) -> bool:
     """Whether the same reading is among these."""
     same = np.ones(len(samples), bool)
@@ -135,7 +151,7 @@ SESSION_FIELDS: Final = (
     "session_key", "txn_hash", "start_ms", "last_ms", "last_mwh", "first_mwh", "energy_mwh", "held_mwh", "pend_ms",
     "pend_mwh", "leave_ms", "power_mw", "current_ma", "flow_mwh", "stuck_mwh", "park_ms", "rating_mw", "seq_no",
     "sheet", "token", "flat", "flat_reserved", "flat_expired", "readings", "flags", "open", "state", "pend", "relative",
-    "hold", "n_marks", "signed", "has_register", "lost_start", "phases_live", "idle_register",
+    "hold", "n_marks", "signed", "has_register", "phases_live", "idle_register",
 )  # fmt: skip
 
 

@@ -104,9 +104,13 @@ def _place(closed: Closed, at: int, session: Mapping[str, int], directory: Direc
     )  # fmt: skip
 
 
-def session_id(charge_point_id: str, session: Mapping[str, int], transaction_id: bytes) -> str:
-    """The session as people call it: charge point and transaction, or the start where the transaction is unusable."""
-    return f"{charge_point_id}*{transaction_id.decode() or cdr.timestamp(session['start_ms'])}"
+def session_id(charge_point_id: str, connector_id: int, session: Mapping[str, int], transaction_id: bytes) -> str:
+    """The session as people call it: charge point and transaction, or the start where the transaction is unusable.
+
+    The connector follows where it is not the first: some chargers count transactions by connector.
+    """
+    name = f"{charge_point_id}*{transaction_id.decode() or cdr.timestamp(session['start_ms'])}"
+    return name if connector_id <= 1 else f"{name}*{connector_id}"
 
 
 def _columns(
@@ -115,7 +119,7 @@ def _columns(
     place = _place(closed, at, session, directory)
     source = sheets.builder.sources[session["sheet"]]
     version = int(source.key.rpartition("@")[2])
-    name = session_id(place.charge_point_id, session, closed.transaction_ids[at])
+    name = session_id(place.charge_point_id, place.connector_id, session, closed.transaction_ids[at])
     token = directory.token_text(session["token"])
     location = cdr_location(sheets.data(version), place.charge_point_id, place.connector_id)
     held_mwh, reason = session["held_mwh"], kinds.HOLD_REASONS[session["hold"]]

@@ -131,6 +131,7 @@ ANOMALIES: Final = (
         shapes=ALL,
         outcome="billed_or_held",
         alerts=("power_above_rating",),
+        may=("energy_above_rating",),
     ),
     Fault(
         "energy_impossible",
@@ -141,6 +142,7 @@ ANOMALIES: Final = (
         shapes=ALL,
         outcome="held",
         alerts=("energy_above_rating|register_jump",),
+        may=("energy_above_rating", "register_jump", "power_above_rating"),
     ),
     Fault(
         "forged_signature",
@@ -188,6 +190,7 @@ ANOMALIES: Final = (
         shapes=ALL,
         alerts=("silence",),
         strikes=(0.2, 0.6),
+        may=("idle_overstay",),
     ),
     Fault(
         "token_two_sites",

@@ -154,6 +154,7 @@ MESSAGE_FAULTS: Final = (
             change("offline", run_of_samples(4), lambda struck: 1),
         ),
         shapes=ALL,
+        may=("silence",),
     ),
     Fault(
         "offline_to_the_end",
@@ -162,6 +163,7 @@ MESSAGE_FAULTS: Final = (
         both(change("arrival_ms", _UNTIL_THE_END, _after_all), change("offline", _UNTIL_THE_END, lambda struck: 1)),
         after=_keeps_connector,
         shapes=ALL,
+        may=("silence",),
     ),
     Fault(
         "out_of_order",
@@ -180,6 +182,7 @@ MESSAGE_FAULTS: Final = (
         drop(STOP_AND_AVAILABLE),
         shapes=ALL,
         alerts=("lost_stop",),
+        may=("silence",),
     ),
     Fault(
         "stop_lost_status_comes",

@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.simulate import variants
+from pipeline.simulate.arrivals import HOUR_MS
 from pipeline.simulate.columns import ABSENT_MWH, SAMPLE
 from pipeline.simulate.curve import energies_at
 from pipeline.simulate.fault import ALL, JSON, OCPP, Draft, Fault, Which
@@ -70,6 +71,19 @@ def _power_cut(draft: Draft, which: Which) -> None:
     sessions["pause_at_ms"][which] = (sessions["at"][which] - 1) * period - sessions["lead_ms"][which]
     sessions["pause_ms"][which] = period
     sessions["stop_ms"][which] += period
+
+
+def _long_charge(draft: Draft, which: Which) -> None:
+    """Enough to be told with power at least twice: registers alone do not say what unit they are in."""
+    sessions = draft.sessions
+    least = sessions["power_mw"][which] // HOUR_MS * (4 * sessions["period_ms"][which].astype(np.int64))
+    sessions["target_mwh"][which] = np.maximum(sessions["target_mwh"][which], least)
+
+
+def _stays_for_it(draft: Draft, which: Which) -> None:
+    sessions = draft.sessions
+    least = sessions["start_ms"][which] + 3 * sessions["period_ms"][which].astype(np.int64)
+    sessions["stop_ms"][which] = np.maximum(sessions["stop_ms"][which], least)
 
 
 def _starts_from_zero(draft: Draft, which: Which) -> None:
@@ -138,6 +152,7 @@ REGISTER_FAULTS: Final = (
         change("register_mwh", everywhere, _since_start),
         after=_starts_from_zero,
         shapes=ALL,
+        may=("register_reset",),
     ),
     Fault(
         "reset_on_reboot",
@@ -148,6 +163,7 @@ REGISTER_FAULTS: Final = (
         after=_restarts,
         shapes=ALL,
         base_mwh_min=_LARGE_BASE_MWH,
+        may=("register_reset",),
     ),
     Fault(
         "counter_lost",
@@ -159,6 +175,7 @@ REGISTER_FAULTS: Final = (
         shapes=ALL,
         base_mwh_min=_LARGE_BASE_MWH,
         alerts=("counter_rollback|register_reset",),
+        outcome="billed_or_held",
     ),
     Fault(
         "begin_zero",
@@ -176,6 +193,7 @@ REGISTER_FAULTS: Final = (
         after=_below_start,
         base_mwh_min=_LARGE_BASE_MWH,
         outcome="held",
+        may=("negative_session",),
     ),
     Fault(
         "stop_minus_one",
@@ -183,6 +201,7 @@ REGISTER_FAULTS: Final = (
         "the stop tells -1",
         change("register_mwh", STOP_ONLY, lambda struck: -1_000),
         outcome="held",
+        may=("negative_session",),
     ),
     Fault(
         "drop_to_zero",
@@ -191,6 +210,7 @@ REGISTER_FAULTS: Final = (
         change("register_mwh", at_sample, lambda struck: 0),
         shapes=ALL,
         base_mwh_min=_LARGE_BASE_MWH,
+        may=("counter_rollback",),
     ),
     Fault(
         "outlier",
@@ -208,6 +228,8 @@ REGISTER_FAULTS: Final = (
         shapes=ALL,
         outcome="held",
         alerts=("unit_error",),
+        draw=_long_charge,
+        before=_stays_for_it,
     ),
     Fault("unit_missing", _UNIT, "registers without a unit", tell(variants.UNIT_MISSING, _ALL_VALUES), shapes=OCPP),
     Fault(
@@ -217,6 +239,7 @@ REGISTER_FAULTS: Final = (
         change("power_mw", everywhere, lambda struck: struck.get("power_mw") * 10),
         shapes=ALL,
         alerts=("unit_error|power_above_rating",),
+        may=("unit_error", "power_above_rating"),
     ),
     Fault(
         "power_in_kw",
