@@ -7,7 +7,6 @@ BrokerUnavailableError and the caller waits. Kafka transactions are not used (de
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import methodcaller
 from typing import Any, Final, Self, TypeVar
 
 from confluent_kafka import (
@@ -34,7 +33,6 @@ __all__ = ["Admin", "Message", "Reader", "Sender"]
 _C = TypeVar("_C", Producer, Consumer, AdminClient)
 Headers = list[tuple[str, str | bytes | None]]
 
-_ERROR: Final = methodcaller("error")  # called by `map`, without a frame of Python a message
 _MESSAGE_BYTES_MAX: Final = 64 << 20  # an Arrow batch of the largest batch_records stays below
 
 
@@ -260,7 +258,7 @@ class Reader:
             messages = self._consumer.consume(records, timeout_s)
         except KafkaException as error:
             raise _problem(_kafka_error(error), f"reading {self.topic}", self._settings) from error
-        if list(map(_ERROR, messages)).count(None) == len(messages):
+        if list(map(Message.error, messages)).count(None) == len(messages):
             return messages
         return list(self._records(messages))
 

@@ -100,5 +100,6 @@ def split_controls(records: Records) -> Split:
             controls.append(ControlAt(index, int(records.offsets[index]), parse_control(records.values[index])))
         except UndecodableError as problem:
             dead.append(DeadLetter(index, problem.reason, problem.detail))
-    positions = np.delete(np.arange(len(records.values)), found)
-    return Split(taken(records, positions), positions, controls, dead)
+    is_data = np.ones(len(records.values), np.bool_)
+    is_data[found] = False
+    return Split(taken(records, is_data), np.flatnonzero(is_data), controls, dead)

@@ -27,7 +27,7 @@ def decode(records: Records) -> Decoded:
     arrow, json = np.flatnonzero(is_arrow), np.flatnonzero(~is_arrow)
     if not len(json):
         return read_arrow(records, arrow.tolist())
-    return merged([read_arrow(records, arrow.tolist()), placed(decode_json(taken(records, json)), json)])
+    return merged([read_arrow(records, arrow.tolist()), placed(decode_json(taken(records, ~is_arrow)), json)])
 
 
 def decode_json(records: Records) -> Decoded:

@@ -1,5 +1,6 @@
 """What goes into the codec and what comes out. Layout only: nothing is decoded here."""
 
+from itertools import compress
 from typing import NamedTuple
 
 import msgspec
@@ -67,13 +68,13 @@ class Decoded(NamedTuple):
     signed: list[SignedBlob]
 
 
-def taken(records: Records, positions: npt.NDArray[np.int64]) -> Records:
-    """The records at these positions."""
-    chosen = positions.tolist()
+def taken(records: Records, chosen: npt.NDArray[np.bool_]) -> Records:
+    """The records that are chosen: one True or False a record."""
+    picks = chosen.tolist()
     return Records(
-        [records.values[index] for index in chosen],
-        [records.keys[index] for index in chosen],
-        records.offsets[positions],
-        None if records.content_types is None else [records.content_types[index] for index in chosen],
-        None if records.times_ms is None else records.times_ms[positions],
+        list(compress(records.values, picks)),
+        list(compress(records.keys, picks)),
+        records.offsets[chosen],
+        None if records.content_types is None else list(compress(records.content_types, picks)),
+        None if records.times_ms is None else records.times_ms[chosen],
     )

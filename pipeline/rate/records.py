@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from operator import methodcaller
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -11,29 +11,21 @@ from pipeline.codec.records import Records
 from pipeline.kafka import Message
 from pipeline.topics import CONTENT_TYPE
 
-# Called by `map`, without a frame of Python a message.
-_PARTITION: Final = methodcaller("partition")
-_OFFSET: Final = methodcaller("offset")
-_VALUE: Final = methodcaller("value")
-_KEY: Final = methodcaller("key")
-_TIMESTAMP: Final = methodcaller("timestamp")
+_BRACE: Final = 0x7B
 
 
 def by_partition(messages: Sequence[Message]) -> dict[int, Records]:
     """Partition → its records in offset order."""
     if not messages:
         return {}
-    count = len(messages)
-    partitions = np.fromiter(map(_PARTITION, messages), np.int32, count)
-    values = [value or b"" for value in map(_VALUE, messages)]
-    keys = list(map(_KEY, messages))
-    offsets = np.fromiter(map(_OFFSET, messages), np.int64, count)
-    times = np.fromiter((time_ms for _, time_ms in map(_TIMESTAMP, messages)), np.int64, count)
-    kinds = [
-        None if value[:1] == b"{" else _content_type(message) for value, message in zip(values, messages, strict=True)
-    ]
+    count, message = len(messages), type(messages[0])  # its methods, called by `map`, take no frame of Python each
+    partitions = np.fromiter(map(message.partition, messages), np.int32, count)
+    values = [value or b"" for value in map(message.value, messages)]
+    keys = list(map(message.key, messages))
+    offsets = np.fromiter(map(message.offset, messages), np.int64, count)
+    times_ms = np.fromiter(map(itemgetter(1), map(message.timestamp, messages)), np.int64, count)
+    whole = Records(values, keys, offsets, _content_types(messages, values), times_ms)
     found: dict[int, list[Records]] = {}
-    whole = Records(values, keys, offsets, kinds if any(kinds) else None, times)
     edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), count]
     for first, stop in pairwise(edges):  # the client hands out runs of one partition
         found.setdefault(int(partitions[first]), []).append(cut(whole, first, stop))
@@ -69,8 +61,14 @@ def joined(parts: list[Records]) -> Records:
     )
 
 
+def _content_types(messages: Sequence[Message], values: Sequence[bytes]) -> list[str | None] | None:
+    """The content type of each record; None where no record names one. JSON objects begin with a brace: not asked."""
+    asked = {at: _content_type(messages[at]) for at, value in enumerate(values) if not value or value[0] != _BRACE}
+    return [asked.get(at) for at in range(len(values))] if any(asked.values()) else None
+
+
 def _content_type(message: Message) -> str | None:
-    """The record's content type; JSON objects are not asked, they begin with a brace."""
+    """The content type that the record's headers name."""
     headers: Sequence[tuple[str, bytes | str | None]] = message.headers() or ()  # type: ignore[assignment]
     for name, value in headers:
         if name == CONTENT_TYPE and value is not None:
