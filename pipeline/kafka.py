@@ -7,6 +7,8 @@ BrokerUnavailableError and the caller waits. Kafka transactions are not used (de
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any, Final, Self, TypeVar
 
 from confluent_kafka import (
@@ -258,7 +260,7 @@ class Reader:
             messages = self._consumer.consume(records, timeout_s)
         except KafkaException as error:
             raise _problem(_kafka_error(error), f"reading {self.topic}", self._settings) from error
-        if list(map(Message.error, messages)).count(None) == len(messages):
+        if all(map(is_, map(Message.error, messages), repeat(None))):
             return messages
         return list(self._records(messages))
 
