@@ -25,7 +25,6 @@ from benchmarks.surroundings import surroundings
 from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
 from pipeline.embedded.stack import Stack
-from pipeline.kafka import Admin
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings, load
 
@@ -94,13 +93,13 @@ def replay(preset: str, rows: int | None) -> dict[str, Any]:
             options = ("--preset", preset, "--ocpp", VERSIONS[preset], "--told", str(folder / "told.parquet"), "--json")
             replayed = json.loads(wattrate(folder, "replay", str(file), *options))
             began = time.perf_counter()
-            progress = Worker(stack.settings, Admin(stack.settings)).run(drain_s=3.0)
+            progress = Worker.connect(stack.settings, wait=lambda: False).run(drain_s=3.0)
             rated_s = time.perf_counter() - began - 3.0
             told = pq.read_table(folder / "told.parquet").to_pylist()
             first, waiting = compare(told, billed(stack.settings)), held(stack.settings)
             if waiting:
                 wattrate(folder, "quarantine", "release", "--all")
-                Worker(stack.settings, Admin(stack.settings)).run(drain_s=3.0)
+                Worker.connect(stack.settings, wait=lambda: False).run(drain_s=3.0)
             after = compare(told, billed(stack.settings))
             wattrate(folder, "verify")
             return {

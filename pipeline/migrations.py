@@ -19,6 +19,8 @@ from pipeline.errors import SchemaError
 TABLE = "schema_migrations"
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql\Z")
 _CREATE_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\n?(.*)\Z", re.DOTALL)
+_CREATE_VIEW = re.compile(r"\A(CREATE (?:OR REPLACE VIEW|VIEW IF NOT EXISTS) \w+)")
+_ALTER = re.compile(r"\A(ALTER TABLE \w+)")
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _LEDGER = f"""CREATE TABLE IF NOT EXISTS {TABLE}
 (
@@ -138,7 +140,9 @@ def on_cluster(statement: str, cluster: str) -> list[str]:
     everywhere = f"ON CLUSTER '{cluster}'"
     table = _CREATE_TABLE.match(statement)
     if table is None:
-        return [re.sub(r"\A(CREATE VIEW IF NOT EXISTS \w+|ALTER TABLE \w+)", rf"\1 {everywhere}", statement)]
+        if _ALTER.match(statement):  # the local part first: the Distributed table over it may not be ahead
+            return [_ALTER.sub(rf"\1{local} {everywhere}", statement) for local in ("_local", "")]
+        return [_CREATE_VIEW.sub(rf"\1 {everywhere}", statement)]
     name, rest = table.group(1), table.group(2)
     columns, tail = _columns_and_tail(rest)
     local = (

@@ -28,7 +28,7 @@ from pipeline.simulate.documents import locations, tariffs, tokens, write_docume
 from pipeline.simulate.faults import FAULTS
 from pipeline.simulate.fleet import Fleet, FleetPlan
 from pipeline.simulate.message import Batch
-from pipeline.store import Ledger
+from pipeline.store import StoreLedger
 from pipeline.topics import READINGS
 
 _RATED_TIMEOUT_S = 900.0  # the first start on a machine may still compile
@@ -118,7 +118,7 @@ def _run(
         progress.update(sending, completed=written.messages, total=written.messages)
         rating = progress.add_task("records rated", total=None)
         with Store(settings) as store:
-            ledger = Ledger(store, Admin(settings).log_id(READINGS))
+            ledger = StoreLedger(store, Admin(settings).log_id(READINGS))
             _await_rated(
                 settings,
                 ledger,
@@ -138,7 +138,11 @@ def _batches(fleet: Fleet) -> Iterator[Batch]:
 
 
 def _await_rated(
-    settings: Settings, ledger: Ledger, services: Services, told: Callable[[int, int], None], stopped: threading.Event
+    settings: Settings,
+    ledger: StoreLedger,
+    services: Services,
+    told: Callable[[int, int], None],
+    stopped: threading.Event,
 ) -> None:
     """Wait until every record that was sent is covered by a marker."""
     deadline = time.monotonic() + _RATED_TIMEOUT_S

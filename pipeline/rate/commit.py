@@ -4,11 +4,12 @@
     2. rows       all tables are inserted
     3. read back  what the store shows must equal what was sent: an acknowledgement is no proof
     4. marker     one row a partition says that the batch counts; it is read back too
-    5. publish    outputs go to Kafka, each confirmed; a row in the ledger says how far
-    6. offset     the group's offset, a hint for dashboards; recovery asks the ledger
+    5. confirm    nobody asked for the partition since: whoever asks from now on reads the marker
+    6. publish    outputs go to Kafka, each confirmed; a row in the ledger says how far, and billing reads up to there
+    7. offset     the group's offset, a hint for dashboards; recovery asks the ledger
 
-A crash before 4 leaves rows that no view shows: the next claim writes them again. A crash after 4 and before 5 leaves
-outputs unpublished: recovery publishes from the last published row on, with the same ids. Steps 2 to 5 may be
+A crash before 4 leaves rows that no view shows: the next claim writes them again. A crash after 4 and before 6 leaves
+outputs unpublished: recovery publishes from the last published row on, with the same ids. Steps 2 to 6 may be
 repeated in whole at any time by the same writer: identities make them idempotent. A writer that has lost its claim
 can do no harm: its rows and markers carry a claim that no longer holds.
 """
@@ -20,12 +21,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.kafka import Sender
-from pipeline.rate.batch import CONTROL, DEAD_LETTERED, DUPLICATE, QUARANTINED, USED, Batch, Share
-from pipeline.rate.outputs import publish
-from pipeline.rate.session_events import DataOf, session_events
-from pipeline.rate.snapshot import CODE_VERSION
-from pipeline.store import (
+from pipeline.ledger import (
     ALERTS,
     CDRS,
     QUARANTINE,
@@ -38,6 +34,11 @@ from pipeline.store import (
     Sums,
     expected_sums,
 )
+from pipeline.rate.batch import CONTROL, DEAD_LETTERED, DUPLICATE, QUARANTINED, USED, Batch, Share
+from pipeline.rate.doors import Sending
+from pipeline.rate.outputs import publish
+from pipeline.rate.session_events import DataOf, session_events
+from pipeline.rate.snapshot import CODE_VERSION
 
 _WRAP: Final = 1 << 64
 Tables = dict[str, pa.Table]
@@ -64,16 +65,18 @@ def prepare(batch: Batch, tables: Tables, claims: Mapping[int, Claim], now_ms: i
 
 
 def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim]) -> None:
-    """Steps 2 to 4. Raises FencedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
-    ledger.check_claims([claims[marker.partition] for marker in written.markers])
+    """Steps 2 to 5. Raises FencedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
+    held = [claims[marker.partition] for marker in written.markers]
+    ledger.check_claims(held)  # who was fenced long ago need not write at all
     for table, rows in written.tables.items():
         ledger.insert(table, rows)
     ledger.read_back(written.tables, written.spans)
     ledger.add_markers(written.markers)
+    ledger.check_claims(held)
 
 
-def announce(ledger: Ledger, sender: Sender, written: Written, data_of: DataOf, now_ms: int) -> None:
-    """Step 5. Raises DeliveryError, BrokerUnavailableError, StoreUnavailableError."""
+def announce(ledger: Ledger, sender: Sending, written: Written, data_of: DataOf, now_ms: int) -> None:
+    """Step 6. Raises DeliveryError, BrokerUnavailableError, StoreUnavailableError."""
     publish(sender, written.tables, session_events(written.tables, ledger, data_of))
     ledger.add_published({m.partition: (m.claim, m.last_offset) for m in written.markers}, now_ms)
 

@@ -3,19 +3,16 @@
 The order of steps is that of `commit`; a batch enters only when the one before has landed, so markers stay in order.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.clickhouse import Store
 from pipeline.errors import StoreUnavailableError
-from pipeline.kafka import Sender
+from pipeline.ledger import Claim, Ledger, Snapshot
 from pipeline.log import Log
 from pipeline.rate.commit import Written, announce, write
-from pipeline.rate.recover import now_ms
+from pipeline.rate.doors import Doors, Sending
 from pipeline.rate.session_events import DataOf
-from pipeline.settings import Settings
-from pipeline.store import Claim, Ledger, Snapshot
 
 LOG: Final = Log("rate")
 
@@ -33,12 +30,11 @@ class Flight:
 class Lane:
     """Commits one flight at a time in a thread of its own, over a connection of its own."""
 
-    def __init__(self, settings: Settings, log_id: int, sender: Sender, data_of: DataOf) -> None:
+    def __init__(self, doors: Doors, sender: Sending, data_of: DataOf) -> None:
         """Nothing in it; `data_of` gives the reference data that batches were rated by."""
-        self._store = Store(settings)
-        self._ledger = Ledger(self._store, log_id)
+        self._ledger, self._clock = doors.ledger(), doors.clock
         self._sender, self._data_of = sender, data_of
-        self._thread = ThreadPoolExecutor(1, "commit")
+        self._thread = doors.thread("commit")
         self._flight: Flight | None = None
         self._landing: Future[None] | None = None
 
@@ -70,15 +66,14 @@ class Lane:
         self._flight = self._landing = None
 
     def close(self) -> None:
-        """End the thread and the connection."""
+        """End the thread."""
         self._thread.shutdown(wait=True)
-        self._store.close()
 
     def _commit(self, flight: Flight) -> None:
         if not flight.marked:
             write(self._ledger, flight.written, flight.claims)
             flight.marked = True
-        announce(self._ledger, self._sender, flight.written, self._data_of, now_ms())
+        announce(self._ledger, self._sender, flight.written, self._data_of, self._clock.now_ms())
         for snapshot in flight.snapshots:
             store_snapshot(self._ledger, snapshot)
 

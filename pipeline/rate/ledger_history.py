@@ -1,7 +1,7 @@
 """The past of sessions as the ledger tells it: only rows that count, through the views."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +30,88 @@ class ThroughOutages(Protocol):
         """The step's result."""
 
 
+class Asked(NamedTuple):
+    """Sessions by charge point and key; of each partition only rows before an offset, of others none."""
+
+    charge_points: list[str]
+    session_keys: list[int]
+    firsts: dict[int, int]
+
+
+class PastRows(Protocol):
+    """Rows that count, of sessions; in the order of (session, offset, line)."""
+
+    def samples(self, asked: Asked) -> pa.Table:
+        """Readings but duplicates."""
+
+    def rated(self, asked: Asked) -> pa.Table:
+        """Rated usage."""
+
+    def alerted(self, asked: Asked) -> dict[int, frozenset[str]]:
+        """Kinds of alerts by session."""
+
+    def cdrs(self, asked: Asked) -> list[dict[str, Any]]:
+        """CDRs and credits, by session and revision."""
+
+
+class StorePast:
+    """The same, as the views of the store show it."""
+
+    def __init__(self, store: Store, log_id: int) -> None:
+        """Of one log."""
+        self._store, self._log_id = store, log_id
+
+    def samples(self, asked: Asked) -> pa.Table:
+        """Readings but duplicates."""
+        return self._store.arrow(
+            f"SELECT session_key, offset, line, {_MS}(time) AS time_ms, {_MS}(received_at) AS received_ms, "
+            f"ifNull(register_mwh, {ABSENT_I64}) AS register, ifNull(power_mw, {ABSENT_I64}) AS power, "
+            f"ifNull(current_ma, {ABSENT_I64}) AS current, transaction_id, toInt32(connector_id) AS connector, "
+            "toString(id_token) AS uid, seq_no, flags, soc_permille, kind, context, state, signed, phases, "
+            f"toInt64(reference_version) AS version FROM readings {_WHERE} AND verdict != 'duplicate' "
+            "ORDER BY session_key, offset, line",
+            self._values(asked),
+        )
+
+    def rated(self, asked: Asked) -> pa.Table:
+        """Rated usage."""
+        return self._store.arrow(
+            f"SELECT session_key, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, toInt8(dimension) AS dimension, "
+            "quantity, cost, price_e4, toString(tariff) AS tariff_key, element, component, state, flags "
+            f"FROM rated_usage {_WHERE} ORDER BY session_key, offset, line",
+            self._values(asked),
+        )
+
+    def alerted(self, asked: Asked) -> dict[int, frozenset[str]]:
+        """Kinds of alerts by session."""
+        rows = self._store.rows(
+            f"SELECT session_key, groupUniqArray(toString(kind)) AS kinds FROM alerts {_WHERE} GROUP BY session_key",
+            self._values(asked),
+        )
+        return {row["session_key"]: frozenset(row["kinds"]) for row in rows}
+
+    def cdrs(self, asked: Asked) -> list[dict[str, Any]]:
+        """CDRs and credits, by session and revision."""
+        return self._store.rows(
+            f"SELECT *, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, {_MS}(settled_at) AS settled_ms, "
+            "hex(document) AS document_hex FROM cdrs "
+            f"{_WHERE} ORDER BY session_key, revision",
+            self._values(asked),
+        )
+
+    def _values(self, asked: Asked) -> dict[str, Any]:
+        return {
+            "log": self._log_id, "names": asked.charge_points, "keys": asked.session_keys,
+            "partitions": list(asked.firsts) or [0], "firsts": list(asked.firsts.values()) or [0],
+        }  # fmt: skip
+
+
 class LedgerHistory:
     """Reads pasts in bulk and keeps those of the batch at hand; `begin` says where that starts."""
 
-    def __init__(self, store: Store, log_id: int, through_outages: ThroughOutages) -> None:
-        """Of one log; every query goes `through_outages`, so that a batch half rated is never begun again."""
-        self._store, self._log_id, self._through_outages = store, log_id, through_outages
+    def __init__(self, rows: PastRows, through_outages: ThroughOutages) -> None:
+        """Every query goes `through_outages`, so that a batch half rated is never begun again."""
+        self._rows, self._through_outages = rows, through_outages
         self._pasts: dict[int, Past] = {}
         self._firsts: dict[int, int] = {}
 
@@ -50,42 +126,22 @@ class LedgerHistory:
         if not wanted:
             return
         self._pasts.update({name.session_key: NOTHING for name in wanted})
-        given = {
-            "log": self._log_id,
-            "names": sorted({name.charge_point_id for name in wanted}),
-            "keys": sorted({name.session_key for name in wanted}),
-            "partitions": list(self._firsts) or [0],
-            "firsts": list(self._firsts.values()) or [0],
-        }
-        self._pasts.update(self._through_outages(READING_PAST, lambda: self._fetch(given)))
+        asked = Asked(
+            sorted({name.charge_point_id for name in wanted}), sorted({name.session_key for name in wanted}),
+            dict(self._firsts),
+        )  # fmt: skip
+        self._pasts.update(self._through_outages(READING_PAST, lambda: self._fetch(asked)))
 
     def past(self, name: SessionName) -> Past:
         """The past of one session; NOTHING where the ledger knows none."""
         self.prefetch([name])
         return self._pasts[name.session_key]
 
-    def _fetch(self, given: dict[str, Any]) -> dict[int, Past]:
-        samples = self._store.arrow(
-            f"SELECT session_key, offset, line, {_MS}(time) AS time_ms, {_MS}(received_at) AS received_ms, "
-            f"ifNull(register_mwh, {ABSENT_I64}) AS register, ifNull(power_mw, {ABSENT_I64}) AS power, "
-            f"ifNull(current_ma, {ABSENT_I64}) AS current, transaction_id, toInt32(connector_id) AS connector, "
-            "toString(id_token) AS uid, seq_no, flags, soc_permille, kind, context, state, signed, phases, "
-            f"toInt64(reference_version) AS version FROM readings {_WHERE} AND verdict != 'duplicate' "
-            "ORDER BY session_key, offset, line",
-            given,
-        )
-        rated = self._store.arrow(
-            f"SELECT session_key, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, toInt8(dimension) AS dimension, "
-            "quantity, cost, price_e4, toString(tariff) AS tariff_key, element, component, state, flags "
-            f"FROM rated_usage {_WHERE} ORDER BY session_key, offset, line",
-            given,
-        )
-        alerted = self._store.rows(
-            f"SELECT session_key, groupUniqArray(toString(kind)) AS kinds FROM alerts {_WHERE} GROUP BY session_key",
-            given,
-        )
-        cdrs = {row["session_key"]: row for row in self._cdrs(given)}
-        said = {row["session_key"]: frozenset(row["kinds"]) for row in alerted}
+    def _fetch(self, asked: Asked) -> dict[int, Past]:
+        samples, rated = self._rows.samples(asked), self._rows.rated(asked)
+        said = self._rows.alerted(asked)
+        last = {row["session_key"]: row for row in self._rows.cdrs(asked)}
+        cdrs = {key: row for key, row in last.items() if not row["credit"]}  # a credit that came last: none stands
         heard = _by_session(samples)
         usage = _by_session(rated)
         return {
@@ -97,17 +153,6 @@ class LedgerHistory:
             )
             for key in heard
         }
-
-    def _cdrs(self, given: dict[str, Any]) -> list[dict[str, Any]]:
-        """The CDR that stands for each session: the last that is no credit, unless a credit came after it."""
-        found = self._store.rows(
-            f"SELECT *, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, {_MS}(settled_at) AS settled_ms, "
-            "hex(document) AS document_hex FROM cdrs "
-            f"{_WHERE} ORDER BY session_key, revision",
-            given,
-        )
-        last = {row["session_key"]: row for row in found}
-        return [row for row in last.values() if not row["credit"]]
 
 
 def _by_session(table: pa.Table) -> dict[int, list[int]]:

@@ -10,21 +10,21 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from pipeline import store, topics
-from pipeline.kafka import Sender
+from pipeline import ledger, topics
+from pipeline.rate.doors import Sending
 from pipeline.rate.session_events import Event
 
 
-def publish(sender: Sender, tables: dict[str, pa.Table], events: Iterable[Event]) -> None:
+def publish(sender: Sending, tables: dict[str, pa.Table], events: Iterable[Event]) -> None:
     """Send a batch's outputs and wait until every one is confirmed. Raises DeliveryError, BrokerUnavailableError."""
-    rated = tables[store.RATED_USAGE]
+    rated = tables[ledger.RATED_USAGE]
     if rated.num_rows:
         sender.send(topics.RATED_USAGE, _ipc(rated), headers=[(topics.CONTENT_TYPE, topics.ARROW_STREAM)])
-    for row in _rows(tables[store.CDRS], ("charge_point_id", "document", *_IDENTITY)):
+    for row in _rows(tables[ledger.CDRS], ("charge_point_id", "document", *_IDENTITY)):
         sender.send(topics.CDRS, row["document"], row["charge_point_id"].encode(), headers=[_identity(row)])
     for event in events:
         sender.send(topics.SESSION_EVENTS, event.value, event.key)
-    for row in _rows(tables[store.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
+    for row in _rows(tables[ledger.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
         sender.send(topics.ALERTS, alert(row), row["charge_point_id"].encode())
     sender.flush()
 

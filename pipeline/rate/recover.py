@@ -1,30 +1,20 @@
 """From nothing to the state after the last marker: claim, reconcile, snapshot, replay, publish.
 
-1. claim      from the end of the tiled markers on: whoever wrote before is fenced
+1. claim      from the end of the tiled markers on: whoever wrote before is fenced (`Ledger.take`)
 2. reconcile  every marker since the snapshot is held against its rows; a broken one is driven again
 3. snapshot   the newest that fits; torn, foreign or other code's are refused and an older one is taken
 4. replay     the log from there to the last marker: the same function gives the same state
 5. publish    outputs that were marked and perhaps not sent
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import pyarrow as pa
 
 from pipeline.codec.records import Records
 from pipeline.errors import IntegrityError
-from pipeline.kafka import Reader, Sender
-from pipeline.log import Log
-from pipeline.rate.engine import Engine
-from pipeline.rate.ledger_history import LedgerHistory
-from pipeline.rate.outputs import publish
-from pipeline.rate.records import by_partition, cut, joined
-from pipeline.rate.session_events import session_events
-from pipeline.rate.snapshot import restore
-from pipeline.rate.tables import tables_of
-from pipeline.store import (
+from pipeline.ledger import (
     ALERTS,
     CDRS,
     QUARANTINE,
@@ -36,10 +26,18 @@ from pipeline.store import (
     Marker,
     Span,
 )
+from pipeline.log import Log
+from pipeline.rate.doors import Doors, Reading, Sending
+from pipeline.rate.engine import Engine
+from pipeline.rate.ledger_history import LedgerHistory
+from pipeline.rate.outputs import publish
+from pipeline.rate.records import by_partition, cut, joined
+from pipeline.rate.session_events import session_events
+from pipeline.rate.snapshot import restore
+from pipeline.rate.tables import tables_of
 
 LOG: Final = Log("rate")
 _REPLAY_RECORDS: Final = 20_000
-OpenReader = Callable[[], Reader]
 
 
 class Recovery:
@@ -50,24 +48,23 @@ class Recovery:
         engine: Engine,
         ledger: Ledger,
         history: LedgerHistory,
-        sender: Sender,
-        open_reader: OpenReader,
-        member: str,
+        sender: Sending,
+        doors: Doors,
     ) -> None:
-        """`open_reader` gives a reader of the readings topic that is in no group."""
+        """`doors` gives readers of the readings topic that are in no group, the clock and the worker's name."""
         self._engine, self._ledger, self._history = engine, ledger, history
-        self._sender, self._open_reader, self._member = sender, open_reader, member
+        self._sender, self._doors = sender, doors
 
     def take_over(self, partitions: list[int]) -> dict[int, Claim]:
         """Claim partitions and rebuild their state. Raises FencedError when another member was first."""
-        started = time.monotonic()
-        tiles = self._ledger.tilings(partitions)
-        starts = {p: found[-1].last_offset + 1 if found else 0 for p, found in tiles.items()}
-        claims = {c.partition: c for c in self._ledger.claim(starts, self._member, now_ms())}
+        clock = self._doors.clock
+        started_s = clock.monotonic()
+        taken = self._ledger.take(partitions, self._doors.member, clock.now_ms())
         for partition in partitions:
-            self._rebuild(partition, tiles[partition])
+            self._rebuild(partition, taken[partition].tiles)
+        claims = {partition: one.claim for partition, one in taken.items()}
         self._publish_rest(claims)
-        LOG.info("partitions taken over", partitions=len(partitions), seconds=round(time.monotonic() - started, 2))
+        LOG.info("partitions taken over", partitions=len(partitions), seconds=round(clock.monotonic() - started_s, 2))
         return claims
 
     def _rebuild(self, partition: int, tiles: list[Marker]) -> None:
@@ -111,7 +108,7 @@ class Recovery:
 
     def _replay(self, partition: int, first: int, tiles: list[Marker], broken: list[Marker]) -> None:
         """Run the log again, cut at the markers; only rows of broken markers are written, under their own claim."""
-        with self._open_reader() as reader:
+        with self._doors.tape() as reader:
             reader.assign({partition: first})
             records = _Tape(reader, partition)
             for marker in tiles:
@@ -151,7 +148,7 @@ class Recovery:
             if any(rows.num_rows for rows in tables.values()):
                 events = session_events(tables, self._ledger, self._engine.sheets.data)
                 publish(self._sender, tables, events)
-            self._ledger.add_published({partition: (claim.claim, last)}, now_ms())
+            self._ledger.add_published({partition: (claim.claim, last)}, self._doors.clock.now_ms())
 
 
 _PUBLISHED: Final = (READINGS, RATED_USAGE, CDRS, ALERTS, QUARANTINE)
@@ -160,7 +157,7 @@ _PUBLISHED: Final = (READINGS, RATED_USAGE, CDRS, ALERTS, QUARANTINE)
 class _Tape:
     """The records of one partition in order, cut where the caller asks."""
 
-    def __init__(self, reader: Reader, partition: int) -> None:
+    def __init__(self, reader: Reading, partition: int) -> None:
         self._reader, self._partition = reader, partition
         self._ahead: Records | None = None
 
@@ -189,8 +186,3 @@ class _Tape:
             found = by_partition(self._reader.consume(_REPLAY_RECORDS, 1.0))
             if self._partition in found:
                 return found[self._partition]
-
-
-def now_ms() -> int:
-    """The clock, for what is only looked at by people."""
-    return time.time_ns() // 1_000_000

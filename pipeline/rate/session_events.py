@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.ledger import CDRS, QUARANTINE, READINGS, Ledger
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_START
 from pipeline.reference import ReferenceData
-from pipeline.store import CDRS, QUARANTINE, READINGS, Ledger
 
 DataOf = Callable[[int], ReferenceData]  # reference data by version
 

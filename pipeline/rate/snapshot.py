@@ -15,10 +15,10 @@ import numpy as np
 import zstandard
 
 from pipeline.errors import IntegrityError
+from pipeline.ledger import Snapshot
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE
 from pipeline.rate.engine import Engine
 from pipeline.rate.partition import Held, PartitionState
-from pipeline.store import Snapshot
 from rating.ratesheet import COMPONENTS_AT
 
 _LAYOUT: Final = hashlib.sha256(repr((CONNECTOR_DTYPE, MARK_DTYPE, PERIOD_DTYPE, MARKS)).encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.ledger import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK
 from pipeline.metering.output import Rows
@@ -19,7 +20,6 @@ from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples, empty_samples
 from pipeline.rate.sheets import Sheets
-from pipeline.store import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
 
 _UTC_MS: Final = pa.timestamp("ms", "UTC")
 _DIMENSIONS: Final = ("", "ENERGY", "TIME", "PARKING_TIME", "FLAT", "STEP", "MIN_PRICE", "MAX_PRICE", "ROUNDING")

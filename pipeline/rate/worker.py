@@ -4,33 +4,29 @@ Outages make it wait, never lose or skip; a lost claim makes it forget everythin
 the ledger stops it. What a batch is and how it comes to count is in `engine` and `commit`.
 """
 
-import os
-import socket
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
 import numpy as np
 
-from pipeline.clickhouse import Store
 from pipeline.codec.records import Records
 from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
-from pipeline.kafka import Admin, Message, Reader, Sender
+from pipeline.kafka import Admin, Message
+from pipeline.ledger import Claim, Marker, Snapshot
 from pipeline.log import Log
 from pipeline.rate.commit import prepare
+from pipeline.rate.doors import Doors, RealDoors
 from pipeline.rate.engine import Engine
 from pipeline.rate.lane import Flight, Lane, store_snapshot
 from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
 from pipeline.rate.records import by_partition, cut
-from pipeline.rate.recover import Recovery, now_ms
+from pipeline.rate.recover import Recovery
 from pipeline.rate.snapshot import take
 from pipeline.rate.tables import tables_of
 from pipeline.reference import ReferenceData
 from pipeline.settings import Settings
-from pipeline.store import Claim, Ledger, Marker, Snapshot
-from pipeline.topics import READINGS
 
 LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
@@ -58,22 +54,16 @@ class Progress:
 class Worker:
     """One rating process. Not for threads: everything happens where `run` is called."""
 
-    def __init__(self, settings: Settings, admin: Admin) -> None:
-        """Connect to log and ledger. Raises TopicError where `wattrate init` was not run, outages as they are."""
-        self._settings = settings
-        self.member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        count = admin.partition_count(READINGS)
-        log_id = admin.log_id(READINGS)
-        self._store = Store(settings)
-        self._ledger = Ledger(self._store, log_id)
-        self._history = LedgerHistory(self._store, log_id, self._through_outages)
-        self._sender = Sender(settings)
-        self._reader = Reader(settings, READINGS, group_id=settings.group_id)
-        self.engine = Engine(count, self._history, self._load)
-        self._lane = Lane(settings, log_id, self._sender, self.engine.sheets.data)
-        self._recovery = Recovery(
-            self.engine, self._ledger, self._history, self._sender, lambda: Reader(settings, READINGS), self.member
-        )
+    def __init__(self, settings: Settings, doors: Doors) -> None:
+        """Open the doors. Raises outages as they are."""
+        self._settings, self._doors, self._clock = settings, doors, doors.clock
+        self._ledger = doors.ledger()
+        self._history = LedgerHistory(doors.past(), self._through_outages)
+        self._sender = doors.sender()
+        self._reader = doors.reader()
+        self.engine = Engine(doors.partitions, self._history, self._load)
+        self._lane = Lane(doors, self._sender, self.engine.sheets.data)
+        self._recovery = Recovery(self.engine, self._ledger, self._history, self._sender, doors)
         self._claims: dict[int, Claim] = {}
         self._snapshots: dict[int, float] = {}
         self._ends: dict[int, int] = {}  # last offset that counts, by partition
@@ -82,8 +72,8 @@ class Worker:
         self._rebalancing = False
         self._waiting = False  # in an outage: the engine may be ahead of what was sent
         self._moved: set[int] = set()  # partitions that left while records were gathered
-        self.progress = Progress()
-        self._reported_s = time.monotonic()
+        self.progress = Progress(self._clock.monotonic(), idle_since_s=self._clock.monotonic())
+        self._reported_s = self._clock.monotonic()
 
     @classmethod
     def connect(cls, settings: Settings, *, wait: Callable[[], bool]) -> Self:
@@ -91,7 +81,7 @@ class Worker:
         delay_s = 0.2
         while True:
             try:
-                return cls(settings, Admin(settings))
+                return cls(settings, RealDoors(settings, Admin(settings)))
             except (BrokerUnavailableError, StoreUnavailableError) as error:
                 LOG.warning("waiting for broker and store", why=str(error), retry_s=round(delay_s, 1))
                 if not wait():
@@ -106,11 +96,11 @@ class Worker:
     def run(self, *, drain_s: float | None = None) -> Progress:
         """Rate until `stop`, or until nothing came for `drain_s` seconds."""
         self._reader.subscribe(on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
-        LOG.info("worker joins the group", group=self._settings.group_id, member=self.member)
+        LOG.info("worker joins the group", group=self._settings.group_id, member=self._doors.member)
         finished = False
         try:
             while not self._stopping:
-                began_s = time.monotonic()
+                began_s = self._clock.monotonic()
                 records = self._gather()
                 if records:
                     self.progress.first_batch_s = self.progress.first_batch_s or began_s
@@ -118,7 +108,7 @@ class Worker:
                     self._report()
                     continue
                 self._land()
-                if drain_s is not None and self._claims and time.monotonic() - self.progress.idle_since_s > drain_s:
+                if drain_s is not None and self._claims and self._idle_s() > drain_s:
                     break
             self._land()
             self._store_snapshots(self._claims)
@@ -130,15 +120,18 @@ class Worker:
             self._reader.close()
             self._lane.close()
             self._sender.close()
-            self._store.close()
+            self._doors.close()
         return self.progress
+
+    def _idle_s(self) -> float:
+        return self._clock.monotonic() - self.progress.idle_since_s
 
     def _gather(self) -> dict[int, Records]:
         """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
         gathered: list[Message] = []
-        until_s = time.monotonic() + self._settings.batch_wait_s
+        until_s = self._clock.monotonic() + self._settings.batch_wait_s
         while len(gathered) < self._settings.batch_records and not self._stopping:
-            left_s = until_s - time.monotonic()
+            left_s = until_s - self._clock.monotonic()
             if left_s < 0.001:  # the client counts in whole ms
                 break
             self._moved.clear()
@@ -162,8 +155,8 @@ class Worker:
         batch = self.engine.process(records)
         claims = {partition: self._claims[partition] for partition in records}
         numbers = {partition: claim.claim for partition, claim in claims.items()}
-        tables = tables_of(batch, self.engine.directory, self.engine.sheets, self._ledger.log_id, numbers)
-        written = prepare(batch, tables, claims, now_ms())
+        tables = tables_of(batch, self.engine.directory, self.engine.sheets, self._doors.log_id, numbers)
+        written = prepare(batch, tables, claims, self._clock.now_ms())
         self._next.update({marker.partition: marker.last_offset + 1 for marker in written.markers})
         snapshots = self._due_snapshots(written.markers)
         self._land()
@@ -181,14 +174,14 @@ class Worker:
         self._note(written.markers)
 
     def _hint(self, offsets: dict[int, int]) -> None:
-        """Step 6. Recovery asks the ledger, so that a group that can't take it now is no reason to stop."""
+        """Step 7. Recovery asks the ledger, so that a group that can't take it now is no reason to stop."""
         try:
             self._reader.commit(offsets)
         except BrokerError as error:
             LOG.warning("the group's offset is not stored; the ledger has it", why=str(error))
 
     def _load(self, data: ReferenceData, version: int) -> ReferenceData:
-        return self._through_outages("loading reference data", lambda: data.advance(self._store, version))
+        return self._through_outages("loading reference data", lambda: self._doors.load(data, version))
 
     def _through_outages(self, doing: str, step: Callable[[], Result]) -> Result:
         """Do a step that may be repeated, through any outage: pause, keep polling, back off, go on.
@@ -215,13 +208,13 @@ class Worker:
     def _wait_out(self, delay_s: float) -> None:
         """Keep the group membership alive while waiting; inside a rebalance only wait."""
         if self._rebalancing:
-            time.sleep(delay_s)  # polling is not allowed inside a rebalance
+            self._clock.sleep(delay_s)  # polling is not allowed inside a rebalance
             return
         self._reader.pause(self._claims)
         owned = dict(self._claims)
         self._waiting = True
-        until_s = time.monotonic() + delay_s
-        while (left_s := until_s - time.monotonic()) > 0:
+        until_s = self._clock.monotonic() + delay_s
+        while (left_s := until_s - self._clock.monotonic()) > 0:
             self._reader.consume(1, left_s)
         self._waiting = False
         if owned != self._claims:
@@ -235,8 +228,8 @@ class Worker:
         claims = self._through_outages("taking partitions over", lambda: self._recovery.take_over(wanted))
         self._rebalancing = False
         self._claims.update(claims)
-        self.progress.idle_since_s = time.monotonic()
-        self._snapshots.update(dict.fromkeys(wanted, time.monotonic()))
+        self.progress.idle_since_s = self._clock.monotonic()
+        self._snapshots.update(dict.fromkeys(wanted, self._clock.monotonic()))
         starts = {partition: claim.first_offset for partition, claim in claims.items()}
         self._next.update(starts)
         return starts
@@ -276,22 +269,24 @@ class Worker:
 
     def _due_snapshots(self, markers: Iterable[Marker]) -> list[Snapshot]:
         """The state after a batch, of partitions whose last snapshot is old."""
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic()
         due = [m for m in markers if now_s - self._snapshots[m.partition] >= self._settings.snapshot_interval_s]
         self._snapshots.update({marker.partition: now_s for marker in due})
-        return [take(self.engine, m.partition, m.last_offset, m.claim, now_ms()) for m in due]
+        return [take(self.engine, m.partition, m.last_offset, m.claim, self._clock.now_ms()) for m in due]
 
     def _store_snapshots(self, partitions: Iterable[int]) -> None:
         """Store the state now, when nothing is in the lane; failing only costs recovery time."""
         for partition in partitions:
             if partition not in self._ends:
                 continue
-            snapshot = take(self.engine, partition, self._ends[partition], self._claims[partition].claim, now_ms())
+            snapshot = take(
+                self.engine, partition, self._ends[partition], self._claims[partition].claim, self._clock.now_ms()
+            )
             store_snapshot(self._ledger, snapshot)
 
     def _note(self, markers: Iterable[Marker]) -> None:
         progress = self.progress
-        progress.idle_since_s = progress.last_batch_s = time.monotonic()
+        progress.idle_since_s = progress.last_batch_s = self._clock.monotonic()
         progress.batches += 1
         for marker in markers:
             progress.records += marker.records
@@ -301,8 +296,8 @@ class Worker:
             progress.alerts += marker.alerts
 
     def _report(self) -> None:
-        if time.monotonic() - self._reported_s < _REPORT_S:
+        if self._clock.monotonic() - self._reported_s < _REPORT_S:
             return
-        self._reported_s = time.monotonic()
+        self._reported_s = self._clock.monotonic()
         done = self.progress
         LOG.info("rated", records=done.records, readings=done.readings, cdrs=done.cdrs, alerts=done.alerts)

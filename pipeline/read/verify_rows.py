@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from pipeline.clickhouse import Store
+from pipeline.ledger import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
 from pipeline.read.checks import FAST, OK, SHOWN, WARNING, Check, Place, Scope, check, log_name
-from pipeline.store import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
 
 # view → (its table, the marker's count, {sum over rows: the marker's sum})
 _PROMISES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {

@@ -22,7 +22,7 @@ from pipeline.errors import BrokerUnavailableError, StoreUnavailableError
 from pipeline.kafka import Admin, Sender
 from pipeline.log import Log
 from pipeline.settings import Settings
-from pipeline.store import Ledger
+from pipeline.store import StoreLedger
 from pipeline.watch.ledger import State, WatchLedger
 from pipeline.watch.places import Places
 from pipeline.watch.rules import Rules
@@ -81,7 +81,7 @@ class Sweep:
         admin = Admin(self._settings)
         log_id = admin.log_id(topics.READINGS)
         with Store(self._settings) as store:
-            complete_ms = Ledger(store, log_id).complete_up_to(admin.partition_count(topics.READINGS))
+            complete_ms = StoreLedger(store, log_id).complete_up_to(admin.partition_count(topics.READINGS))
             if complete_ms is None:
                 return False
             self._places.refresh(store)

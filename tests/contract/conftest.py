@@ -1,3 +1,4 @@
+import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -5,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.clickhouse import Store
 from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.stack import EmbeddedStore
+from pipeline.migrations import migrate
 from pipeline.settings import Settings, load
+
+_names = (f"contract_{n}" for n in itertools.count())
 
 Broker = EmbeddedBroker | ApacheKafka
 
@@ -42,3 +47,14 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]
     running = EmbeddedStore.start(base(folder), folder)
     yield replace(base(folder), clickhouse_port=running.port)
     running.stop()
+
+
+@pytest.fixture
+def direct(store_server: Settings) -> Iterator[Store]:
+    """A connection to a database of this test's own."""
+    name = next(_names)
+    with Store(store_server) as store:
+        store.command(f"CREATE DATABASE {name}")
+    with Store(replace(store_server, clickhouse_database=name)) as store:
+        migrate(store)
+        yield store

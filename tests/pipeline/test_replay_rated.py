@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 from pipeline.clickhouse import Store
 from pipeline.commands import replay
-from pipeline.kafka import Admin
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
 from tests.pipeline.test_replay import slice_of
@@ -24,7 +23,7 @@ def test_rows_are_cdrs_held_or_rejected_and_energies_are_the_files(
     version = "2.0.1" if preset == "norway" else "1.6"
     result = CliRunner().invoke(replay.command, [str(path), *options, version, "--json"], obj=ready)
     assert result.exit_code == 0, result.output
-    Worker(ready, Admin(ready)).run(drain_s=4.0)
+    Worker.connect(ready, wait=lambda: False).run(drain_s=4.0)
     rows = {row["session"]: row for row in pq.read_table(told).to_pylist()}
     with Store(ready) as store:
         cdrs = store.rows("SELECT transaction_id, energy_mwh FROM cdrs WHERE NOT credit ORDER BY revision")

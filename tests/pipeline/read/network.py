@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.clickhouse import Store
 from pipeline.codec.control import Control, Tick, encode_control
 from pipeline.codec.records import Records
-from pipeline.kafka import Admin, Sender
+from pipeline.kafka import Sender
 from pipeline.publication import publish, read_documents
 from pipeline.rate.engine import Engine
 from pipeline.rate.past import NOTHING, Past, SessionName
@@ -164,7 +164,7 @@ def tick(settings: Settings, minute: int) -> None:
 def rate(settings: Settings, drain_s: float = 0.5) -> None:
     """Run a worker until the log is used up; the kernels are compiled before it joins its group."""
     compile_kernels()
-    Worker(settings, Admin(settings)).run(drain_s=drain_s)
+    Worker.connect(settings, wait=lambda: False).run(drain_s=drain_s)
 
 
 class _NoPast:

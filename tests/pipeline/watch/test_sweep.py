@@ -12,7 +12,8 @@ from pipeline.anomaly.sites import HOUR_MS
 from pipeline.clickhouse import Store
 from pipeline.kafka import Admin
 from pipeline.settings import Settings
-from pipeline.store import CDRS, Ledger, Marker
+from pipeline.ledger import CDRS, Marker
+from pipeline.store import StoreLedger
 from pipeline.watch import sweep
 from pipeline.watch.ledger import WatchLedger
 from pipeline.watch.places import Places
@@ -41,8 +42,8 @@ def ledger_with_history(settings: Settings) -> None:
         columns[name] = pa.array(columns[name], UTC_MS)
     with Store(settings) as store:
         store.insert(CDRS, pa.table({**columns, "log_id": pa.array([log_id] * len(rows), pa.uint64())}))
-        ledger = Ledger(store, log_id)
-        ledger.claim(dict.fromkeys(range(4), 0), "test", 1)
+        ledger = StoreLedger(store, log_id)
+        ledger.take(range(4), "test", 1)
         ledger.add_markers([_marker(p, len(rows), (FIRST_HOUR + hours) * HOUR_MS) for p in range(4)])
 
 

@@ -1,0 +1,399 @@
+"""The ledger: what the commit protocol writes and reads back, and the checks on it. Over which tables is not said here.
+
+Rows are Arrow tables with the columns of deploy/clickhouse/0001_ledger.sql. A `Span` names the offsets that one claim
+wrote in one partition, both ends included. Energy mWh, cost in cost units, instants UTC ms. There is no delete: rows
+beyond the last marker are written again under the next claim, and the old ones are seen by nobody. `store` has the
+ledger in ClickHouse; the simulation has one in memory, and tests/contract holds both to the same.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import FencedError, IntegrityError
+
+READINGS: Final = "reading_rows"
+RATED_USAGE: Final = "rated_usage_rows"
+CDRS: Final = "cdr_rows"
+ALERTS: Final = "alert_rows"
+QUARANTINE: Final = "quarantine_rows"
+DEAD_LETTERS: Final = "dead_letter_rows"
+
+# table → the columns whose sums are read back, beside count, offset and line
+SUMMED: Final[dict[str, tuple[str, ...]]] = {
+    READINGS: ("energy_mwh", "session_key"),
+    RATED_USAGE: ("cost", "quantity"),
+    CDRS: ("rated_cost", "total_incl_e4"),
+    ALERTS: ("session_key",),
+    QUARANTINE: ("held_mwh",),
+    DEAD_LETTERS: (),
+}
+ROW_TABLES: Final = tuple(SUMMED)
+_MS_UTC: Final = pa.timestamp("ms", "UTC")
+_WRAP: Final = (1 << 64) - 1
+_TRIES: Final = 5  # that meet another member at the same number before a claim is given up
+
+
+@dataclass(frozen=True)
+class Span:
+    """Offsets first_offset … last_offset of a partition, written under a claim."""
+
+    partition: int
+    claim: int
+    first_offset: int
+    last_offset: int
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a read-back compares: number of rows, and a wrapping 64-bit sum of identities and amounts."""
+
+    rows: int
+    check: int
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The commit point of one batch in one partition; markers tile a partition."""
+
+    partition: int
+    claim: int
+    first_offset: int
+    last_offset: int
+    records: int
+    control: int
+    used: int
+    duplicate: int
+    quarantined: int
+    dead_lettered: int
+    readings: int
+    rated: int
+    cdrs: int
+    alerts: int
+    quarantine: int
+    energy_mwh: int
+    cost: int
+    checksum: int
+    log_time: int
+    reference_version: int
+    code_version: str
+    written_at: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to write a partition from `first_offset` on: the highest number, and of equals the lowest member."""
+
+    partition: int
+    claim: int
+    first_offset: int
+    member: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Worker state of a partition after `last_offset`; `payload` is the worker's own, `checksum` guards it."""
+
+    partition: int
+    claim: int
+    last_offset: int
+    code_version: str
+    checksum: int
+    payload: bytes
+    taken_at: int
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a session's readings tell of it: its token, first and last instant, newest reference version."""
+
+    id_token: str
+    first_ms: int
+    last_ms: int
+    reference_version: int
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A partition taken over: the claim on it, and the markers that tile it up to the claim's first offset."""
+
+    claim: Claim
+    tiles: list[Marker]
+
+
+@dataclass(frozen=True)
+class Intent:
+    """The highest claim number that was ever asked for in a partition, and by whom; one of many members has none."""
+
+    claim: int
+    members: tuple[str, ...]
+
+
+_MARKER_TYPES: Final[dict[str, pa.DataType]] = {
+    "partition": pa.uint16(),
+    "claim": pa.uint32(),
+    "energy_mwh": pa.int64(),
+    "cost": pa.int64(),
+    "log_time": _MS_UTC,
+    "written_at": _MS_UTC,
+    "code_version": pa.string(),
+}
+_CLAIM_TYPES: Final[dict[str, pa.DataType]] = {
+    "partition": pa.uint16(),
+    "claim": pa.uint32(),
+    "previous": pa.uint32(),
+    "first_offset": pa.uint64(),
+    "last_offset": pa.uint64(),
+    "member": pa.string(),
+}
+
+
+class Ledger(ABC):
+    """The rows of one log (a topic's life). One per thread."""
+
+    def __init__(self, where: str, log_id: int) -> None:
+        """`where` names the store in messages."""
+        self.where = where
+        self.log_id = log_id
+
+    # what a store must be able to do
+
+    @abstractmethod
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Insert rows; they count for nobody until a marker covers them."""
+
+    @abstractmethod
+    def sums(
+        self, tables: Iterable[str], spans: Sequence[Span], *, repeats: bool = False
+    ) -> dict[tuple[str, int], Sums]:
+        """What the store holds, by (table, partition), of these spans; a repeated row counts once, or each time.
+
+        With `repeats` the question is far cheaper, and an answer that equals what was sent proves as much.
+        """
+
+    @abstractmethod
+    def covered_rows(self, table: str, partition: int, first_offset: int, last_offset: int) -> pa.Table:
+        """The rows of a table that count, of these offsets (both included), in the order of their identity."""
+
+    @abstractmethod
+    def heard(self, sessions: Iterable[tuple[str, int, int, int]]) -> dict[int, Heard]:
+        """What readings tell of sessions (charge point, key, partition, offset), each up to its offset."""
+
+    @abstractmethod
+    def stored_markers(self, keys: Sequence[tuple[int, int, int]]) -> list[Marker]:
+        """Markers by (partition, claim, first offset), whether they are valid or not."""
+
+    @abstractmethod
+    def markers(self, partitions: Sequence[int]) -> list[Marker]:
+        """The valid markers of partitions, by partition and offset."""
+
+    @abstractmethod
+    def intents(self, partitions: Sequence[int]) -> dict[int, Intent]:
+        """Partition → the highest number asked for; partitions that nobody ever asked for are absent."""
+
+    @abstractmethod
+    def highest_claims(self, partitions: Sequence[int]) -> dict[int, Claim]:
+        """Partition → the claim that counts now; partitions never claimed are absent."""
+
+    @abstractmethod
+    def published(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Partition → last offset whose outputs are surely on Kafka; partitions without any are absent."""
+
+    @abstractmethod
+    def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
+        """The newest snapshot at or before offset `not_beyond`, older by `skip`; None when none is left."""
+
+    # rows
+
+    def read_back(self, written: Mapping[str, pa.Table], spans: Sequence[Span]) -> None:
+        """Hold what was inserted against what the store shows. Raises IntegrityError naming the first difference.
+
+        `written` must hold every table of the batch, empty ones too: rows that should not be there are found as well.
+        """
+        expected = {key: sums for table, rows in written.items() for key, sums in expected_sums(table, rows).items()}
+        found = self.sums(written, spans, repeats=True)
+        if found != expected:  # an insert went in twice, or not at all
+            found = self.sums(written, spans)
+        for key in sorted(expected.keys() | found.keys()):
+            if expected.get(key) != found.get(key):
+                table, partition = key
+                raise IntegrityError(
+                    f"{self.where}: {table} of partition {partition} holds {found.get(key, Sums(0, 0))} where "
+                    f"{expected.get(key, Sums(0, 0))} was written: the batch gets no marker and is driven again"
+                )
+
+    # markers
+
+    def add_markers(self, markers: Sequence[Marker]) -> None:
+        """Write the commit points and read them back. Raises IntegrityError when they are not there."""
+        columns = {
+            f.name: pa.array([getattr(m, f.name) for m in markers], _MARKER_TYPES.get(f.name, pa.uint64()))
+            for f in fields(Marker)
+        }
+        self.insert("marker_rows", self._with_log(columns, len(markers)))
+        shown = self.stored_markers([(m.partition, m.claim, m.first_offset) for m in markers])
+        missing = set(markers) - set(shown)
+        if missing:
+            named = ", ".join(f"{m.partition} from offset {m.first_offset}" for m in missing)
+            raise IntegrityError(
+                f"{self.where} acknowledged markers of partition {named} but does not show them: "
+                "the batch is driven again"
+            )
+
+    def tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
+        """The valid markers of each partition from its first one up to the first hole.
+
+        Raises IntegrityError where two overlap.
+        """
+        found: dict[int, list[Marker]] = {partition: [] for partition in partitions}
+        for marker in self.markers(partitions):
+            found[marker.partition].append(marker)
+        return {partition: self._tiled(partition, markers) for partition, markers in found.items()}
+
+    def _tiled(self, partition: int, markers: Iterable[Marker]) -> list[Marker]:
+        tiles: list[Marker] = []
+        for marker in markers:
+            end = tiles[-1].last_offset + 1 if tiles else marker.first_offset
+            if marker.first_offset < end:
+                raise IntegrityError(
+                    f"{self.where}: markers of partition {partition} overlap at offset {marker.first_offset}: "
+                    "two workers wrote under valid claims; stop all workers and run `wattrate verify`"
+                )
+            if marker.first_offset > end:
+                break
+            tiles.append(marker)
+        return tiles
+
+    # claims
+
+    def take(self, partitions: Sequence[int], member: str, now_ms: int) -> dict[int, Taken]:
+        """Claim partitions, each from the end of its markers on. Raises FencedError when someone else was first.
+
+        An intent comes first, and only then are the markers read: whoever confirms a marker later sees the intent and
+        stops, so what was confirmed is read here. The claim names the one that stood before it, so one that lands
+        after it was given up counts for nobody.
+        """
+        numbers = self._intend(list(partitions), member, now_ms)
+        before = self.highest_claims(partitions)
+        tiles = self.tilings(partitions)
+        claims = [
+            Claim(p, numbers[p], tiles[p][-1].last_offset + 1 if tiles[p] else 0, member) for p in partitions
+        ]  # fmt: skip
+        previous = [before[p].claim if p in before else 0 for p in partitions]
+        self._add(
+            "claim_rows", "claimed_at", now_ms, partition=partitions, claim=[c.claim for c in claims],
+            first_offset=[c.first_offset for c in claims], member=[member] * len(claims), previous=previous,
+        )  # fmt: skip
+        shown = self.highest_claims(partitions)
+        for claim in claims:
+            if shown.get(claim.partition) != claim:
+                self._fenced(claim, shown.get(claim.partition))
+        self.check_claims(claims)
+        return {claim.partition: Taken(claim, tiles[claim.partition]) for claim in claims}
+
+    def _intend(self, partitions: list[int], member: str, now_ms: int) -> dict[int, int]:
+        """A number on each partition that this member alone has asked for, and nobody a higher one.
+
+        Two who ask for the same number at the same moment both see it, or the later one does: whoever sees it lets
+        the number be. The next try is higher by the member's place among them, so that they don't meet again.
+        """
+        numbers: dict[int, int] = {}
+        missing = partitions
+        for _ in range(_TRIES):
+            seen = self.intents(missing)
+            asked = {p: _next(seen.get(p), member) for p in missing}
+            self._add(
+                "claim_intent_rows", "intended_at", now_ms, partition=missing, claim=list(asked.values()),
+                member=[member] * len(missing),
+            )  # fmt: skip
+            seen = self.intents(missing)
+            numbers.update(asked)
+            missing = [p for p in missing if seen.get(p) != Intent(asked[p], (member,))]
+            if not missing:
+                return numbers
+        raise FencedError(f"partitions {missing}: others ask for them at the same time as {member}: joining again")
+
+    def check_claims(self, claims: Sequence[Claim]) -> None:
+        """Raise FencedError when someone asked for one of these partitions since."""
+        now = self.intents([claim.partition for claim in claims])
+        for claim in claims:
+            intent = now.get(claim.partition)
+            if intent != Intent(claim.claim, (claim.member,)):
+                self._fenced(claim, intent)
+
+    def _fenced(self, claim: Claim, now: Intent | Claim | None) -> None:
+        owners = (now.member,) if isinstance(now, Claim) else now.members if now else ()
+        owner = f"{' and '.join(owners)} with claim {now.claim}" if now else "nobody"
+        raise FencedError(
+            f"partition {claim.partition} belongs to {owner}, not to {claim.member} with claim {claim.claim}: "
+            "this worker drops what it has not marked"
+        )
+
+    # published, snapshots
+
+    def add_published(self, offsets: Mapping[int, tuple[int, int]], now_ms: int) -> None:
+        """Note that outputs went to Kafka up to an offset: partition → (claim, last offset)."""
+        self._add(
+            "published_rows", "published_at", now_ms, partition=list(offsets),
+            claim=[claim for claim, _ in offsets.values()], last_offset=[last for _, last in offsets.values()],
+        )  # fmt: skip
+
+    def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Store worker state; it is an aid to recovery, so it is checked when it is read."""
+        types = {
+            "partition": pa.uint16(),
+            "claim": pa.uint32(),
+            "code_version": pa.string(),
+            "payload": pa.binary(),
+            "taken_at": _MS_UTC,
+        }
+        columns = {name: pa.array([value], types.get(name, pa.uint64())) for name, value in asdict(snapshot).items()}
+        self.insert("snapshot_rows", self._with_log(columns, 1))
+
+    def _add(self, table: str, instant: str, now_ms: int, **columns: Sequence[Any]) -> None:
+        rows = len(columns["partition"])
+        typed = {name: pa.array(values, _CLAIM_TYPES[name]) for name, values in columns.items()}
+        typed[instant] = pa.array([now_ms] * rows, _MS_UTC)
+        self.insert(table, self._with_log(typed, rows))
+
+    def _with_log(self, columns: Mapping[str, Any], rows: int) -> pa.Table:
+        return pa.table({"log_id": pa.array([self.log_id] * rows, pa.uint64()), **columns})
+
+
+def _next(seen: Intent | None, member: str) -> int:
+    """The number to ask for after what was seen."""
+    if seen is None:
+        return 1
+    return seen.claim + 1 + (seen.members.index(member) if member in seen.members else 0)
+
+
+def expected_sums(table: str, rows: pa.Table) -> dict[tuple[str, int], Sums]:
+    """What `Ledger.sums` must find after these rows went in, by (table, partition)."""
+    if not rows.num_rows:
+        return {}
+    partitions = _integers(rows, "partition")
+    check = _integers(rows, "offset").copy()
+    for column in ("line", *SUMMED[table]):
+        check += _integers(rows, column)
+    return {
+        (table, int(partition)): Sums(int(np.count_nonzero(chosen)), int(check[chosen].sum(dtype=np.uint64)) & _WRAP)
+        for partition in np.unique(partitions)
+        for chosen in [partitions == partition]
+    }
+
+
+def _integers(rows: pa.Table, column: str) -> npt.NDArray[np.uint64]:
+    return (
+        rows.column(column).to_numpy().astype(np.int64, copy=False).view(np.uint64)
+        if _signed(rows, column)
+        else (rows.column(column).to_numpy().astype(np.uint64, copy=False))
+    )
+
+
+def _signed(rows: pa.Table, column: str) -> bool:
+    return bool(pa.types.is_signed_integer(rows.schema.field(column).type))
