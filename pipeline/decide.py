@@ -7,8 +7,9 @@ import getpass
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
+from zlib import crc32
 
-from pipeline.codec.control import Decision, encode_control
+from pipeline.codec.control import Decision, Mute, encode_control
 from pipeline.errors import ChecksFailedError, DocumentError
 from pipeline.kafka import Sender
 from pipeline.topics import READINGS
@@ -38,6 +39,22 @@ def decide(sender: Sender, action: Action, targets: Iterable[Target], actor: str
         sent += 1
     sender.flush()
     return sent
+
+
+def mute(sender: Sender, partition: int, asked: Mute) -> None:
+    """Write a mute and confirm it. Raises DocumentError for texts too long, or a window that ends before it begins."""
+    for text in (asked.actor, asked.note, asked.location, *asked.kinds):
+        if len(text) > _TEXT_MAX:
+            raise DocumentError(f"a text of a mute has at most {_TEXT_MAX} characters, not {len(text)}")
+    if asked.until_ms <= asked.from_ms:
+        raise DocumentError("a mute ends after it begins: --until comes after --from")
+    sender.send(READINGS, encode_control(asked), partition=partition)
+    sender.flush()
+
+
+def partition_of_location(location: str, partitions: int) -> int:
+    """Where what is decided about a location goes: always the same partition, so that its steps stay in order."""
+    return crc32(location.encode()) % partitions
 
 
 def login_name() -> str:

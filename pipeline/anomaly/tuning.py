@@ -23,6 +23,15 @@ DEFAULTS: Final[Mapping[str, Mapping[str, float]]] = {
     "peer_gap": {"share": 0.6, "peers": 3.0, "sessions": 30.0},
 }
 _COMMON: Final = {"suppress_s": 0.0, "resolve_after_h": 0.0}
+_WEEK_H: Final = 168.0
+# Facts of one moment, that nothing ends and nobody has to act on: they resolve by themselves after a week of log time.
+MOMENTS: Final = (
+    "register_reset", "zero_baseline", "lost_start", "lost_stop", "unusable_time", "large_session", "token_two_chargers",
+)  # fmt: skip
+_OF_KIND: Final[Mapping[str, Mapping[str, float]]] = {
+    kind: {**_COMMON, **({"resolve_after_h": _WEEK_H} if kind in MOMENTS else {}), **DEFAULTS.get(kind, {})}
+    for kind in {*DEFAULTS, *MOMENTS}
+}
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,16 @@ class Tuning:
 
     def of(self, kind: str, parameter: str, model: str = "", location: str = "") -> float:
         """The value of a parameter for a charger of this model at this location."""
-        value = {**_COMMON, **DEFAULTS.get(kind, {})}[parameter]
+        value = _OF_KIND.get(kind, _COMMON)[parameter]
         for entry in sorted(self.overrides, key=lambda o: o.weight):
             if parameter in entry.values and entry.fits(kind, model, location):
                 value = entry.values[parameter]
         return value
+
+    def resolving(self) -> list[str]:
+        """The kinds of which some alerts resolve by themselves."""
+        chosen = {entry.kind for entry in self.overrides if entry.values.get("resolve_after_h")}
+        return sorted({*chosen, *MOMENTS})
 
 
 def parse(table: Sequence[Mapping[str, Any]], where: str) -> Tuning:
@@ -68,7 +82,7 @@ def _override(entry: Mapping[str, Any], where: str) -> Override:
     kind = entry.get("kind", "")
     if not isinstance(kind, str) or not kind:
         raise SettingsError(f'{where}: needs kind = "…", one of {", ".join(DEFAULTS)} or a kind of the worker')
-    known = {**_COMMON, **DEFAULTS.get(kind, {})}
+    known = _OF_KIND.get(kind, _COMMON)
     values: dict[str, float] = {}
     for name, value in entry.items():
         if name in ("kind", "model", "location"):

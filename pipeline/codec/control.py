@@ -47,7 +47,19 @@ class Decision(_Control, frozen=True, tag="decision"):
     time_ms: _Instant
 
 
-Control = Tick | Reference | Policy | Decision
+class Mute(_Control, frozen=True, tag="mute"):
+    """Maintenance: alerts of a location (empty: of all) that fall into [from_ms, until_ms) are kept but not sent."""
+
+    location: _Text
+    from_ms: _Instant
+    until_ms: _Instant
+    kinds: tuple[_Text, ...]  # empty: all
+    actor: _Text
+    note: _Text
+    time_ms: _Instant
+
+
+Control = Tick | Reference | Policy | Decision | Mute
 
 
 class ControlAt(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""`wattrate alerts list|show|acknowledge|resolve`: what is wrong in the network, and who looks after it."""
+"""`wattrate alerts list|show|acknowledge|resolve|mute`: what is wrong in the network, and who looks after it."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pipeline.clickhouse import Store
-from pipeline.decide import Action, Target, decide, login_name, now_ms, wait_until
+from pipeline.codec.control import Mute
+from pipeline.decide import Action, Target, decide, login_name, mute, now_ms, partition_of_location, wait_until
 from pipeline.errors import DocumentError
 from pipeline.kafka import Admin, Sender
 from pipeline.read.alerts import AlertNow, alert, alerts, steps
@@ -17,6 +18,7 @@ from pipeline.settings import Settings
 from pipeline.topics import READINGS
 
 _DONE = {"acknowledge": ("acknowledged", "resolved"), "resolve": ("resolved",)}
+_INSTANT = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
 _HELP = {
     "acknowledge": "Acknowledge ALERTS by their ids: someone looks after them, and they are not repeated.",
     "resolve": "Resolve ALERTS by their ids: they are done with.",
@@ -25,7 +27,7 @@ _HELP = {
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """List, show, acknowledge or resolve alerts."""
+    """List, show, acknowledge, resolve or mute alerts."""
 
 
 @command.command("list")
@@ -104,6 +106,30 @@ def _decision(action: Action) -> click.Command:
     return run
 
 
+@command.command("mute")
+@click.argument("location", default="")
+@click.option("--from", "begin", type=_INSTANT, help="From this instant on (UTC); now if not given.")
+@click.option("--until", required=True, type=_INSTANT, help="Up to this instant (UTC).")
+@click.option("--kind", "kinds", multiple=True, help="Only this kind; may be repeated.")
+@click.option("--note", default="", help="Why; kept with the mute.")
+@click.option("--actor", default=login_name, show_default="login name", help="Who decides; kept with the mute.")
+@click.pass_obj
+def mute_command(
+    settings: Settings, location: str, begin: datetime | None, until: datetime, kinds: tuple[str, ...], note: str,
+    actor: str,
+) -> None:  # fmt: skip
+    """Mute a LOCATION (all without one) for maintenance: its alerts are kept but not sent.
+
+    A mute stands among the alerts (`wattrate alerts list --kind maintenance`); resolve it to end it early.
+    """
+    now = now_ms()
+    control = Mute(location, now if begin is None else _ms(begin), _ms(until), kinds, actor, note, now)
+    partition = partition_of_location(location, Admin(settings).partition_count(READINGS))
+    with Sender(settings) as sender:
+        mute(sender, partition, control)
+    print(f"mute of {location or 'all locations'} until {_instant(control.until_ms)}: written to the log")
+
+
 _WAIT = "Wait until the worker has acted, up to this many seconds (30 if no number is given)."
 command.add_command(_decision("acknowledge"))
 command.add_command(_decision("resolve"))
@@ -115,6 +141,10 @@ def _undone(store: Store, chosen: Sequence[AlertNow], done: Sequence[str]) -> li
 
 def _json(one: AlertNow) -> dict[str, Any]:
     return {**asdict(one), "session_key": f"{one.session_key:016x}", "log_id": f"{one.log_id:016x}"}
+
+
+def _ms(instant: datetime) -> int:
+    return round(instant.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _instant(instant_ms: int) -> str:

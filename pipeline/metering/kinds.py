@@ -97,6 +97,7 @@ ALERT_KINDS: Final = (
     "negative_session",
     "zero_baseline",
 )
+MAINTENANCE: Final = "maintenance"  # no anomaly: a mute, kept beside the alerts that it keeps back
 CRITICAL: Final = frozenset(
     {
         COUNTER_ROLLBACK,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.codec.control import Decision, Policy, Reference
+from pipeline.codec.control import Decision, Mute, Policy, Reference
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.log import Log
 from pipeline.metering import kinds
@@ -49,6 +49,8 @@ class Decisions:
                 state.policy_version = version
             case Decision() as decision:
                 self._decide(state, at.offset, decision)
+            case Mute() as mute:
+                self._mute(state, at.offset, mute)
 
     def expire(self, given: Samples) -> None:
         """Ticks move the log time; what was held for longer than the limit settles without it."""
@@ -132,6 +134,19 @@ class Decisions:
                 {"actor": decision.actor, "note": decision.note}, alert_id, action,
             )
         )  # fmt: skip
+
+    def _mute(self, state: PartitionState, offset: int, mute: Mute) -> None:
+        """Maintenance stands in the ledger as an alert of its own kind; resolved, it is over before its time."""
+        line = self.collector.batch.next_place("alert_rows", state.partition, offset, 0)
+        place = Place(state.partition, offset, line, -1, 0, "", 0)
+        evidence: dict[str, int | str] = {
+            "location": mute.location, "from_ms": mute.from_ms, "until_ms": mute.until_ms,
+            "kinds": ",".join(mute.kinds), "actor": mute.actor, "note": mute.note,
+        }  # fmt: skip
+        alert_id = f"{kinds.MAINTENANCE}-{mute.location or 'everywhere'}-{state.partition}-{offset}"
+        self.collector.batch.alerts.append(
+            AlertRow(place, kinds.MAINTENANCE, "info", mute.time_ms, "", evidence, alert_id)
+        )
 
     def _cause(self, state: PartitionState, offset: int, time_ms: int, held: Held) -> tuple[Deferred, Apart]:
         """The control record as the cause of what follows, with the held session's connector."""

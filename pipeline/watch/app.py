@@ -6,21 +6,23 @@ its own consumer and producer.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 import faust
 from faust.app.base import BootStrategy
+from faust.web import View
 from faust.web.base import BlueprintManager
 from mode import Service, Worker
 
-from pipeline.errors import WattrateError
+from pipeline.errors import BrokerUnavailableError, WattrateError
 from pipeline.log import Log
 from pipeline.settings import Settings
 from pipeline.watch import pages
 from pipeline.watch.courier import Courier
+from pipeline.watch.decisions import Answer
 from pipeline.watch.feed import Feed
 from pipeline.watch.rules import Rules
 from pipeline.watch.watch import Watch
@@ -152,9 +154,39 @@ def _pages(app: faust.App, watch: Watch, parts: Parts) -> None:
     async def metrics(view: Any, request: Any) -> Any:
         return view.text(pages.metrics(watch, parts.restarts), content_type="text/plain")
 
+    @app.page("/alerts", name="alerts")
+    async def alerts(view: Any, request: Any) -> Any:
+        return view.json(pages.open_alerts(watch))
+
+    @app.page("/decisions", name="decisions")
+    class Decisions(View):
+        """POST acknowledges or resolves alerts."""
+
+        async def post(self, request: Any) -> Any:
+            return await _answer(self, request, watch.decide)
+
+    @app.page("/mutes", name="mutes")
+    class Mutes(View):
+        """GET lists mutes, POST adds one."""
+
+        async def get(self, request: Any) -> Any:
+            return self.json(pages.mutes(watch))
+
+        async def post(self, request: Any) -> Any:
+            return await _answer(self, request, watch.mute)
+
     @app.page("/", name="home")
     async def home(view: Any, request: Any) -> Any:
         return view.html(pages.page(watch, parts.restarts))
+
+
+async def _answer(view: View, request: Any, work: Callable[[str, bytes], Awaitable[Answer]]) -> Any:
+    """A decision: checked and written into the log, or why not."""
+    try:
+        answer = await work(request.headers.get("Authorization", ""), await view.read_request_content(request))
+    except BrokerUnavailableError as outage:
+        answer = Answer(503, {"error": outage.message})
+    return view.json(answer.body, status=answer.status)
 
 
 def run(settings: Settings, rules: Rules, *, ticks: bool) -> None:

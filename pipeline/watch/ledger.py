@@ -69,17 +69,26 @@ class WatchLedger:
             )
 
     def alerts(self, since_ms: int = 0) -> list[AlertEvent]:
-        """Every step of every alert from this instant on, in the order of time."""
-        return self._alerts("SELECT {columns} FROM all_alerts WHERE time >= {since}", since_ms)
+        """Every step of every alert from this instant on, and of those that are open, in the order of time."""
+        return self._alerts(
+            "SELECT {columns} FROM all_alerts WHERE time >= {since} OR alert_id NOT IN "
+            "(SELECT alert_id FROM all_alerts WHERE action = 'resolved')",
+            since_ms,
+        )
 
-    def open_alerts(self) -> list[AlertEvent]:
-        """The last step of each alert that is not resolved, newest first."""
+    def open_alerts(self, kinds: Sequence[str] = ()) -> dict[str, list[AlertEvent]]:
+        """The steps of each alert that is not resolved, by its id; of these kinds, or of all."""
         rows = self._alerts(
             "SELECT {columns} FROM all_alerts WHERE alert_id NOT IN "
-            "(SELECT alert_id FROM all_alerts WHERE action = 'resolved') AND time >= {since}",
+            "(SELECT alert_id FROM all_alerts WHERE action = 'resolved') AND time >= {since} "
+            "AND (empty({kinds:Array(String)}) OR kind IN {kinds:Array(String)})",
             0,
+            kinds,
         )
-        return list({row.alert_id: row for row in rows}.values())[::-1]
+        found: dict[str, list[AlertEvent]] = {}
+        for row in rows:
+            found.setdefault(row.alert_id, []).append(row)
+        return found
 
     def alert(self, alert_id: str) -> list[AlertEvent]:
         """The steps of one alert."""
@@ -90,10 +99,11 @@ class WatchLedger:
         )
         return [_alert(row) for row in rows]
 
-    def _alerts(self, sql: str, since_ms: int) -> list[AlertEvent]:
+    def _alerts(self, sql: str, since_ms: int, kinds: Sequence[str] = ()) -> list[AlertEvent]:
         text = sql.replace("{columns}", _ALERT_COLUMNS).replace("{since}", "fromUnixTimestamp64Milli({since:Int64})")
         rows = self.store.rows(
-            text + " ORDER BY time_ms, all_alerts.action, partition, offset, line", {"since": since_ms}
+            text + " ORDER BY time_ms, all_alerts.action, partition, offset, line",
+            {"since": since_ms, "kinds": list(kinds)},
         )
         return [_alert(row) for row in rows]
 

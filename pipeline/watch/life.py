@@ -4,14 +4,15 @@ A cache: everything here can be made again from the ledger's alerts.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from msgspec import structs
 
 from pipeline.anomaly.events import AlertEvent
-from pipeline.watch.rules import Rules
+from pipeline.metering.kinds import MAINTENANCE
+from pipeline.watch.rules import Mute, Rules, mute_of
 
 Verdict = Literal["send", "repeat", "suppressed", "muted", "old", "quiet"]
 _SEEN_MAX: Final = 200_000
@@ -40,6 +41,7 @@ class AlertBook:
         self._resolved: OrderedDict[str, None] = OrderedDict()
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._last_sent: OrderedDict[tuple[str, str, int], int] = OrderedDict()
+        self._mutes: dict[str, Mute] = {}  # by the id of the alert that says so
         self.counts: Counter[str] = Counter()
         self.newest_ms = 0
 
@@ -49,13 +51,33 @@ class AlertBook:
             self.counts["repeat"] += 1
             return "repeat"
         _remember(self._seen, alert.event_id)
+        if alert.kind == MAINTENANCE:
+            return self._mute(alert)
+        if alert.action == "resolved" and alert.alert_id in self._resolved:
+            self.counts["repeat"] += 1
+            return "repeat"
         location = alert.location_id or self._location_of(alert.charge_point_id)
         self.newest_ms = max(self.newest_ms, alert.time_ms)
-        muted = any(mute.covers(alert, location) for mute in self._rules.mutes)
+        muted = any(mute.covers(alert, location) for mute in (*self._rules.mutes, *self._mutes.values()))
         self._live(alert, location, muted)
         verdict = "muted" if muted else self._verdict(alert, location)
         self.counts[verdict] += 1
         return verdict
+
+    def _mute(self, alert: AlertEvent) -> Verdict:
+        """Maintenance that a person announced in the log, or ended before its time."""
+        if alert.action == "opened":
+            self._mutes[alert.alert_id] = mute_of(alert)
+        elif alert.action == "resolved" and alert.alert_id in self._mutes:
+            mute = self._mutes[alert.alert_id]
+            self._mutes[alert.alert_id] = replace(mute, until_ms=min(mute.until_ms, alert.time_ms))
+        self.counts["quiet"] += 1
+        return "quiet"
+
+    @property
+    def mutes(self) -> Sequence[Mute]:
+        """Those of the log, in the order in which they were said."""
+        return tuple(self._mutes.values())
 
     def named(self, alert: AlertEvent) -> AlertEvent:
         """The step with the subject and severity of its alert: a person's decision names only the id."""

@@ -4,6 +4,8 @@ import time
 from html import escape
 from typing import Any
 
+import msgspec
+
 from pipeline.watch.sinks import instant, summary
 from pipeline.watch.watch import Watch
 
@@ -64,6 +66,37 @@ def _family(lines: list[str], name: str, kind: str, text: str, rows: list[tuple[
 
 def _label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def open_alerts(watch: Watch) -> list[dict[str, Any]]:
+    """Every open alert as JSON, newest first."""
+    return [
+        {
+            **msgspec.to_builtins(one.first),
+            "location_id": one.location,
+            "time": instant(one.first.time_ms),
+            "last_ms": one.last_ms,
+            "steps": one.steps,
+            "acknowledged": one.acknowledged,
+            "muted": one.muted,
+        }
+        for one in sorted(watch.book.open.values(), key=lambda one: -one.last_ms)
+    ]
+
+
+def mutes(watch: Watch) -> list[dict[str, Any]]:
+    """Every mute as JSON: those of the rules file, then those of the log."""
+    told = ((mute, where) for where, all_ in (("rules", watch.rules.mutes), ("log", watch.book.mutes)) for mute in all_)
+    return [
+        {
+            "location": mute.location,
+            "from": instant(mute.from_ms),
+            "until": instant(mute.until_ms),
+            "kinds": list(mute.kinds),
+            "said_in": where,
+        }
+        for mute, where in told
+    ]
 
 
 def page(watch: Watch, restarts: int) -> str:

@@ -42,6 +42,13 @@ class Mute:
         return place and self.from_ms <= alert.time_ms < self.until_ms and (not self.kinds or alert.kind in self.kinds)
 
 
+def mute_of(alert: AlertEvent) -> Mute:
+    """The mute that an alert of kind `maintenance` stands for."""
+    said = alert.evidence
+    kinds = tuple(kind for kind in str(said.get("kinds", "")).split(",") if kind)
+    return Mute(str(said.get("location", "")), int(said["from_ms"]), int(said["until_ms"]), kinds)
+
+
 @dataclass(frozen=True)
 class Rules:
     """All of the file."""

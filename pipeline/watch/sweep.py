@@ -7,7 +7,7 @@ same ids.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,7 @@ from pipeline.clickhouse import Store
 from pipeline.errors import BrokerUnavailableError, StoreUnavailableError
 from pipeline.kafka import Admin, Sender
 from pipeline.log import Log
+from pipeline.metering.kinds import MAINTENANCE
 from pipeline.settings import Settings
 from pipeline.store import StoreLedger
 from pipeline.watch.ledger import State, WatchLedger
@@ -42,6 +43,7 @@ class Sweep:
         self._settings, self._rules, self._places = settings, rules, places
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._self_ending = [MAINTENANCE, *rules.tuning.resolving()]
         self._memory, self._sessions, self._saved_hour = SiteMemory(), SessionWatch(rules.tuning), -1
         self.beat_s = time.monotonic()
         self.hour = 0
@@ -95,7 +97,9 @@ class Sweep:
             if until <= first:
                 return False
             settled = settled_sessions(store, self._places, first * HOUR_MS, until * HOUR_MS, log_id)
-            self._tell(ledger, log_id, list(self._fold(settled, until)))
+            told = list(self._fold(settled, until))
+            self._tell(ledger, log_id, told)
+            self._tell(ledger, log_id, list(over(ledger.open_alerts(self._self_ending), self._due_ms, until * HOUR_MS)))
             self._save(ledger, log_id)
         self.hour = until
         return until < complete_ms // HOUR_MS
@@ -141,6 +145,19 @@ class Sweep:
             for alert in alerts:
                 sender.send(topics.ALERTS, encode(alert), (alert.charge_point_id or alert.location_id).encode())
 
+    def _due_ms(self, steps: Sequence[AlertEvent]) -> int:
+        """When an alert is over by itself: so long after the last step that came before that; 0: never."""
+        first = steps[0]
+        if first.kind == MAINTENANCE:
+            return int(first.evidence["until_ms"])
+        place = first.location_id or self._places.location(first.charge_point_id)
+        model = self._places.model(first.charge_point_id)
+        after_ms = int(self._rules.tuning.of(first.kind, "resolve_after_h", model, place) * HOUR_MS)
+        due_ms = first.time_ms + after_ms
+        for step in steps:
+            due_ms = step.time_ms + after_ms if step.time_ms < due_ms else due_ms
+        return due_ms if after_ms else 0
+
     def _restore(self, ledger: WatchLedger, log_id: int) -> None:
         if self._saved_hour >= 0:
             return
@@ -153,6 +170,19 @@ class Sweep:
         payload = msgspec.msgpack.encode({"sites": self._memory, "sessions": self._sessions.saved()})
         ledger.save([State(_scope(log_id), self._memory.hour, payload)])
         self._saved_hour = self._memory.hour
+
+
+def over(
+    alerts: Mapping[str, Sequence[AlertEvent]], due_of: Callable[[Sequence[AlertEvent]], int], now_ms: int
+) -> Iterator[AlertEvent]:
+    """The end of alerts whose time has come, at the full hour of log time after that: no clock is asked."""
+    for steps in alerts.values():
+        at_ms = -(-due_of(steps) // HOUR_MS) * HOUR_MS
+        if 0 < at_ms <= now_ms:
+            yield msgspec.structs.replace(
+                steps[0], action="resolved", time_ms=at_ms, evidence={"since_ms": steps[0].time_ms}, partition=0,
+                offset=0, line=0,
+            )  # fmt: skip
 
 
 class _Saved(msgspec.Struct):

@@ -16,6 +16,7 @@ from pipeline.kafka import Sender
 from pipeline.log import Log
 from pipeline.settings import Settings
 from pipeline.watch.courier import Courier
+from pipeline.watch.decisions import Answer, decided, muted, refused
 from pipeline.watch.feed import Feed
 from pipeline.watch.handlers import AlertHandler, SessionHandler
 from pipeline.watch.ledger import Outcome, Settled, WatchLedger
@@ -24,7 +25,7 @@ from pipeline.watch.places import Places
 from pipeline.watch.rules import Rules
 from pipeline.watch.sinks import sinks
 from pipeline.watch.sweep import Sweep
-from pipeline.watch.ticker import Ticker
+from pipeline.watch.ticker import Ticker, wall_clock_ms
 
 LOG = Log("watch")
 _T = TypeVar("_T")
@@ -108,6 +109,19 @@ class Watch:
         for courier in self.couriers:
             if courier.sink.name == "alertmanager" and firing:
                 await courier.repeat(firing)
+
+    async def decide(self, authorization: str, body: bytes) -> Answer:
+        """What a person decided about open alerts goes into the log. Raises BrokerUnavailableError."""
+        known = {alert_id: one.first for alert_id, one in self.book.open.items()}
+        return await self._authorised(authorization, lambda: decided(self.settings, known, body, wall_clock_ms()))
+
+    async def mute(self, authorization: str, body: bytes) -> Answer:
+        """Maintenance that a person announced goes into the log. Raises BrokerUnavailableError."""
+        return await self._authorised(authorization, lambda: muted(self.settings, body, wall_clock_ms()))
+
+    async def _authorised(self, authorization: str, work: Callable[[], Answer]) -> Answer:
+        denied = refused(self.settings, authorization)
+        return await asyncio.get_running_loop().run_in_executor(None, work) if denied is None else denied
 
     async def tick(self) -> None:
         """Write the time into the log."""

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.pipeline.metering.charger import Charger, Said
+from pipeline.codec.control import Mute
+from tests.pipeline.metering.charger import Charger, Said, at
+from tests.pipeline.rate.drive import control
 
 
 def life(said: Said, kind: str) -> list[str]:
@@ -79,3 +81,16 @@ def test_a_decision_about_what_was_held_ends_the_alert_that_held_it(action: str,
     assert life(said, "stuck_register") == ["opened", "resolved"]
     assert said.ledger.alerts[-1].evidence["actor"] == "anna"
     assert bool(said.bills) or not billed
+
+
+def test_a_mute_stands_in_the_ledger_with_who_said_it_and_why() -> None:
+    asked = Mute("L", at(0), at(60), ("silence", "stuck_register"), "anna", "new firmware", at(1))
+    box = Charger().start(0, 1000)
+    box.records.append(control(asked, at(1)))
+    [row] = box.value(2, 1200).rated().ledger.alerts
+    assert (row.kind, row.action, row.place.charge_point_id) == ("maintenance", "opened", "")
+    assert row.alert_id == "maintenance-L-0-2"
+    assert row.evidence == {
+        "location": "L", "from_ms": at(0), "until_ms": at(60), "kinds": "silence,stuck_register", "actor": "anna",
+        "note": "new firmware",
+    }  # fmt: skip

@@ -42,13 +42,25 @@ class Page:
         except OSError as error:
             return 0, str(error)
 
+    def post(self, path: str, body: Any, token: str) -> int:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode(), {"Authorization": f"Bearer {token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - an address of ours
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
     def health(self) -> dict[str, Any]:
         status, body = self.get("/healthz")
         return json.loads(body) if status in (200, 503) else {}
 
 
 class WatchProcess(Page):
-    def __init__(self, settings: Settings, *arguments: str) -> None:
+    def __init__(self, settings: Settings, *arguments: str, wait: bool = True) -> None:
+        """`wait`: until it has taken up the ledger's alerts."""
         super().__init__()
         names = [f.name for f in described() if getattr(settings, f.name) not in ({}, "")]
         chosen = {f"WATTRATE_{n.upper()}": str(getattr(settings, n)) for n in names}
@@ -57,7 +69,8 @@ class WatchProcess(Page):
         self.log = Path(settings.data_dir) / f"watch-{self.port}.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
-        wait_until(lambda: self.health().get("recovered") is True, 90, self.log)
+        if wait:
+            wait_until(lambda: self.health().get("recovered") is True, 90, self.log)
 
     def stop(self) -> int:
         if self.process.poll() is None:

@@ -1,11 +1,15 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replaced
 
+from pipeline.anomaly.events import AlertEvent
 from pipeline.anomaly.tuning import Override, Tuning, parse
 from pipeline.errors import SettingsError
 from pipeline.watch.life import AlertBook
 from pipeline.watch.rules import Delivery, Mute, Rules, load_rules
+from pipeline.watch.sweep import over
 from pipeline.watch.watchdog import Watched
 from tests.pipeline.watch.process import an_alert
 
@@ -59,6 +63,44 @@ def test_maintenance_mutes_a_location_for_a_time_and_some_kinds() -> None:
     assert life.take(an_alert(1, kind="silence", alert_id="x")) == "send"
     assert life.take(an_alert(2)) == "send"
     assert [one.first.alert_id for one in life.firing()] == ["x", an_alert(2).alert_id]
+
+
+def test_maintenance_said_in_the_log_mutes_until_it_is_over_or_resolved() -> None:
+    at_ms = an_alert().time_ms
+    life = book()
+    said = {"location": "L-CP0001", "from_ms": at_ms - 1, "until_ms": at_ms + 10_000, "kinds": "stuck_register"}
+    mute = an_alert(kind="maintenance", alert_id="maintenance-L-CP0001-0-7", charge_point_id="", evidence=said)
+    assert life.take(mute) == "quiet"
+    assert life.take(an_alert(1)) == "muted"
+    assert life.take(an_alert(2)) == "send"  # elsewhere
+    assert life.take(an_alert(1, kind="silence", alert_id="s", offset=3)) == "send"
+    assert life.take(replaced(mute, action="resolved", time_ms=at_ms + 5_000, offset=8)) == "quiet"
+    at_once = an_alert(1, alert_id="a", time_ms=at_ms + 4_000, offset=4)
+    after = an_alert(1, alert_id="b", time_ms=at_ms + 6_000, offset=5)
+    assert [life.take(at_once), life.take(after)] == ["muted", "send"]
+    assert mute.alert_id not in life.open
+
+
+def test_an_alert_ends_once() -> None:
+    life = book()
+    life.take(an_alert())
+    assert life.take(an_alert(action="resolved", offset=5)) == "send"
+    assert life.take(an_alert(action="resolved", offset=9)) == "repeat"
+
+
+def test_an_alert_is_over_so_long_after_the_last_step_that_came_before_that() -> None:
+    hour_ms = 3_600_000
+    first = an_alert(time_ms=10 * hour_ms + 1)
+    steps = [first, replaced(first, action="updated", time_ms=11 * hour_ms, offset=2)]
+
+    def due(given: Sequence[AlertEvent]) -> int:
+        return given[-1].time_ms + 2 * hour_ms
+
+    assert list(over({"a": steps}, due, 13 * hour_ms - 1)) == []
+    [end] = over({"a": steps}, due, 13 * hour_ms)
+    assert (end.action, end.time_ms, end.alert_id) == ("resolved", 13 * hour_ms, first.alert_id)
+    [end] = over({"a": [first]}, due, 100 * hour_ms)
+    assert end.time_ms == 13 * hour_ms  # the full hour after
 
 
 def test_what_is_old_or_below_the_wanted_severity_is_not_sent() -> None:

@@ -150,6 +150,39 @@ def _start(key: str, location: str, longitude: str, time_ms: int) -> SessionEven
     )
 
 
+def test_decisions_and_mutes_over_http_need_the_token_and_go_into_the_log(ready: Settings) -> None:
+    settings = replace(ready, watch_token="t0ken")  # noqa: S106
+    window = {"from": "2026-03-01T06:00:00Z", "until": "2026-03-01T18:00:00Z"}
+    with watching(settings, RULES) as watch:
+        publish(settings, an_alert(1), an_alert(2))
+        wait_until(lambda: watch.health()["open_alerts"] == 2)
+        [_, one] = json.loads(watch.get("/alerts")[1])
+        asked = {"action": "acknowledge", "alert_ids": [one["alert_id"]], "actor": "anna", "note": "on my way"}
+        mute = {**window, "location": "L7", "actor": "anna", "kinds": ["silence"]}
+        answers = [
+            watch.post("/decisions", asked, ""),
+            watch.post("/decisions", {**asked, "action": "ignore"}, "t0ken"),
+            watch.post("/decisions", {**asked, "alert_ids": ["none"]}, "t0ken"),
+            watch.post("/mutes", {**mute, "until": "2026-03-01T05:00:00Z"}, "t0ken"),
+            watch.post("/mutes", {**mute, "until": "2026-03-01T05:00:00"}, "t0ken"),
+            watch.post("/decisions", asked, "t0ken"),
+            watch.post("/mutes", mute, "t0ken"),
+        ]
+    assert answers == [401, 400, 404, 400, 400, 202, 202]
+    written = [json.loads(value) for _, value in read_all(settings, topics.READINGS)]
+    [decision] = [one for one in written if one["control"] == "decision"]
+    assert decision["target"] == f"CP0001/{an_alert(1).alert_id}"
+    assert (decision["actor"], decision["note"], decision["action"]) == ("anna", "on my way", "acknowledge")
+    [said] = [one for one in written if one["control"] == "mute"]
+    assert (said["location"], said["kinds"], said["until_ms"] - said["from_ms"]) == ("L7", ["silence"], 43_200_000)
+
+
+def test_without_a_token_in_the_settings_nothing_is_decided_over_http(ready: Settings) -> None:
+    with watching(ready, RULES) as watch:
+        asked = {"action": "resolve", "alert_ids": ["a"], "actor": "anna"}
+        assert watch.post("/decisions", asked, "") == 403
+
+
 def test_broken_records_are_dead_letters_and_the_rest_goes_on(ready: Settings) -> None:
     with watching(ready) as watch:
         with Sender(ready) as sender:
