@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.stand import settings_from
+from pipeline.rate.progress import Progress
 from pipeline.rate.warm import compile_all
-from pipeline.rate.worker import Progress, Worker
+from pipeline.rate.worker import Worker
 
 _LOOK_S: Final = 0.05
 

@@ -130,6 +130,7 @@ class Settings:
     watch_host: str = _setting("127.0.0.1", "Address of the health and metrics page of `wattrate watch`.")
     watch_port: int = _setting(6066, "Port of that page.", low=1, high=65535)
     watch_token: str = _setting("", "What decisions sent to that page must bear; empty refuses them.", secret=True)
+    metrics_host: str = _setting("127.0.0.1", "Address of a worker's metrics page.")
     metrics_port: int = _setting(0, "Port of a worker's metrics page; 0 is none.", low=0, high=65535)
     webhook_url: str = _setting("", "Where alerts are sent; empty is nowhere.")
     webhook_secret: str = _setting("", "Key of the HMAC-SHA256 signature of each webhook.", secret=True)

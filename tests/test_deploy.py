@@ -115,7 +115,8 @@ def test_the_image_runs_as_nobody_in_particular_with_kernels_compiled() -> None:
 
 
 def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
-    told = (DEPLOY.parent / "pipeline" / "watch" / "pages.py").read_text("utf-8")
+    pages = ("watch/pages.py", "rate/progress.py")
+    told = "".join((DEPLOY.parent / "pipeline" / page).read_text("utf-8") for page in pages)
     asked = [*(DEPLOY / "prometheus").glob("*.yml"), *(DEPLOY / "grafana").glob("*.json")]
     assert len(asked) == 3
     for path in asked:

@@ -3,12 +3,15 @@
 import json
 import signal
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 import click
 
 from pipeline.errors import FencedError
 from pipeline.log import Log
+from pipeline.metrics import MetricsPage
+from pipeline.rate.progress import Progress
 from pipeline.rate.warm import compile_all
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
@@ -25,6 +28,7 @@ def command(settings: Settings, drain: float | None, as_json: bool) -> None:
 
     Several workers with the same group id share the partitions. A worker waits for broker and store where they are
     not there; when it loses its partitions to another it drops what is not committed and joins again.
+    WATTRATE_METRICS_PORT gives it a page for Prometheus: records by outcome, lag, log time, outages.
     """
     done = threading.Event()
     running: list[Worker] = []
@@ -34,20 +38,30 @@ def command(settings: Settings, drain: float | None, as_json: bool) -> None:
         for worker in running:
             worker.stop()
 
+    page: AbstractContextManager[object] = nullcontext()
+    if settings.metrics_port:
+        page = MetricsPage(
+            settings.metrics_host, settings.metrics_port, lambda: [f for worker in running for f in worker.figures()]
+        )
+        LOG.info("metrics page", url=f"http://{settings.metrics_host}:{settings.metrics_port}/metrics")
     LOG.info("kernels are made ready; the first time after an upgrade this compiles for a minute or two")
     compile_all()  # before joining the group: a member that compiles is taken for dead
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    with page:
+        progress = _rate(settings, drain, running, done)
+    if as_json:
+        print(json.dumps(asdict(progress)))
+
+
+def _rate(settings: Settings, drain: float | None, running: list[Worker], done: threading.Event) -> Progress:
+    """Run workers one after the other, a new one where the last was fenced, until one ends in peace."""
     while True:
         worker = Worker.connect(settings, wait=lambda: not done.is_set())
         running[:] = [worker]
         try:
-            progress = worker.run(drain_s=drain)
+            return worker.run(drain_s=drain)
         except FencedError as error:
             LOG.warning("fenced: forgetting all, joining again", why=str(error))
-            if not done.is_set():
-                continue
-            raise
-        break
-    if as_json:
-        print(json.dumps(asdict(progress)))
+            if done.is_set():
+                raise

@@ -81,6 +81,9 @@ class Reading(Protocol):
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Store the next offsets with the group."""
 
+    def high_watermark(self, partition: int) -> int | None:
+        """End of the partition as the last fetch told it."""
+
     def close(self) -> None:
         """Leave the group."""
 

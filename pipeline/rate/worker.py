@@ -6,7 +6,6 @@ the ledger stops it. What a batch is and how it comes to count is in `engine` an
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
 import numpy as np
@@ -16,11 +15,13 @@ from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, 
 from pipeline.kafka import Admin, Message
 from pipeline.ledger import Claim, Marker, Snapshot
 from pipeline.log import Log
+from pipeline.metrics import Figure
 from pipeline.rate.commit import prepare
 from pipeline.rate.doors import Doors, RealDoors
 from pipeline.rate.engine import Engine
 from pipeline.rate.lane import Flight, Lane, store_snapshot
 from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
+from pipeline.rate.progress import Progress
 from pipeline.rate.records import by_partition, cut
 from pipeline.rate.recover import Recovery
 from pipeline.rate.snapshot import take
@@ -33,22 +34,6 @@ _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
 Result = TypeVar("Result")
-
-
-@dataclass
-class Progress:
-    """What a worker has done since it started."""
-
-    started_s: float = field(default_factory=time.monotonic)
-    first_batch_s: float = 0.0  # when its first batch was read, and when its last one counted
-    last_batch_s: float = 0.0
-    records: int = 0
-    readings: int = 0
-    rated: int = 0
-    cdrs: int = 0
-    alerts: int = 0
-    batches: int = 0
-    idle_since_s: float = field(default_factory=time.monotonic)
 
 
 class Worker:
@@ -72,7 +57,7 @@ class Worker:
         self._rebalancing = False
         self._waiting = False  # in an outage: the engine may be ahead of what was sent
         self._moved: set[int] = set()  # partitions that left while records were gathered
-        self.progress = Progress(self._clock.monotonic(), idle_since_s=self._clock.monotonic())
+        self.progress = Progress(self._clock.monotonic(), self._clock.monotonic())
         self._reported_s = self._clock.monotonic()
 
     @classmethod
@@ -88,6 +73,10 @@ class Worker:
                     raise
                 time.sleep(delay_s)  # the other side needs time; nothing else is to be done
                 delay_s = min(2 * delay_s, _BACK_OFF_MAX_S)
+
+    def figures(self) -> list[Figure]:
+        """For the metrics page; may be asked from another thread."""
+        return self.progress.figures(self._clock.monotonic())
 
     def stop(self) -> None:
         """Finish the batch at hand, store the state, leave the group."""
@@ -196,12 +185,14 @@ class Worker:
                 result = step()
             except (StoreUnavailableError, BrokerUnavailableError, DeliveryError) as error:
                 LOG.warning("outage: partitions are paused, nothing is lost", doing=doing, why=str(error))
+                self.progress.waits_for = doing
                 self._wait_out(delay_s)
                 paused = True
                 delay_s = min(2 * delay_s, _BACK_OFF_MAX_S)
                 continue
             if paused:
                 LOG.info("the outage is over", doing=doing)
+                self.progress.waits_for = ""
                 self._reader.resume(self._claims)
             return result
 
@@ -266,6 +257,7 @@ class Worker:
             self._claims.pop(partition, None)
             self._ends.pop(partition, None)
             self._next.pop(partition, None)
+            self.progress.forget(partition)
 
     def _due_snapshots(self, markers: Iterable[Marker]) -> list[Snapshot]:
         """The state after a batch, of partitions whose last snapshot is old."""
@@ -285,15 +277,11 @@ class Worker:
             store_snapshot(self._ledger, snapshot)
 
     def _note(self, markers: Iterable[Marker]) -> None:
-        progress = self.progress
-        progress.idle_since_s = progress.last_batch_s = self._clock.monotonic()
-        progress.batches += 1
-        for marker in markers:
-            progress.records += marker.records
-            progress.readings += marker.readings
-            progress.rated += marker.rated
-            progress.cdrs += marker.cdrs
-            progress.alerts += marker.alerts
+        self.progress.note(markers, self._clock.monotonic())
+        for partition, first in self._next.items():
+            end = self._reader.high_watermark(partition)
+            if end is not None:
+                self.progress.lag[partition] = max(0, end - first)
 
     def _report(self) -> None:
         if self._clock.monotonic() - self._reported_s < _REPORT_S:
