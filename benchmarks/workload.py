@@ -103,7 +103,7 @@ def batches(workload: Workload, first: int, until: int) -> Iterator[tuple[Batch,
     """Messages of the sweeps in log order, about 100,000 rows at once, and how many readings they are."""
     network = make_fleet(workload)
     encoder = Encoder(network, workload.partitions)
-    made = _Sweeps(workload)
+    made = Sweeps(workload)
     together = max(1, _CHUNK_ROWS // workload.connectors)
     for begin in range(first, until, together):
         sweeps = range(begin, min(begin + together, until))
@@ -189,7 +189,7 @@ class _Counted:
         return Sent(self._messages, self._readings, self._bytes, self._digest.hexdigest()[:16])
 
 
-class _Sweeps:
+class Sweeps:
     """Makes the rows of one sweep after the other; with faults a few wait for the next sweep."""
 
     def __init__(self, workload: Workload) -> None:
