@@ -15,10 +15,10 @@ _numbers = itertools.count(1)
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[Stack]:
-    """A stack with nothing in it; ends with the block."""
+def running_stack(folder: Path, *, kafka: bool = False) -> Iterator[Stack]:
+    """A stack with nothing in it, `kafka`: with Apache Kafka as its broker; ends with the block."""
     settings = replace(load(environ={}), data_dir=folder, kafka_timeout_s=10.0, embedded_partitions=4)
-    with Stack.start(settings) as stack:
+    with Stack.start(settings, kafka=kafka) as stack:
         yield stack
 
 

@@ -1,0 +1,241 @@
+"""kill -9 of everything that may die, under load: three workers of one group, the store, Apache Kafka, a billing job.
+
+The embedded broker keeps its log in memory, so it lives. In the end the views must be the oracle's, the control
+totals must hold, and the billing job must have booked every CDR once. `run.py` is the command.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from pipeline.clickhouse import Store
+from pipeline.embedded.apache_kafka import ApacheKafka
+from pipeline.embedded.stack import EmbeddedStore, Stack
+from pipeline.settings import Settings
+from tests.faults.billing_job import opened
+from tests.faults.rig import START_S, Counts, Feeder, await_rated, environment, equal_to_oracle, faulty_fleet, publish
+from tests.faults.zygote import Zygote
+
+WORKERS: Final = 3
+WORKER, STORE, KAFKA, BILLING = "worker", "store", "Apache Kafka", "billing job"
+_SHARES: Final = {WORKER: 70, STORE: 17, BILLING: 10, KAFKA: 3}
+_BURSTS: Final = 0.3  # share of kills that come right after another
+_CALM_S: Final = (0.5, 2.5)
+_BURST_S: Final = (0.05, 0.3)
+_KILL_S: Final = 1.5  # a kill and the wait before it, on average: how long the load must last
+_CONTRADICTION: Final = 7  # a worker that was told of a difference ends, and whoever started it starts it again
+
+
+@dataclass
+class Report:
+    """What a round did. Seconds are wall time."""
+
+    seed: int
+    broker: str
+    killed: Counter[str] = field(default_factory=Counter)
+    messages: int = 0
+    seconds: float = 0.0
+    said: Counter[str] = field(default_factory=Counter)  # by the workers
+    came_back: int = 0  # workers that ended by themselves to recover
+    booked: int = 0
+    counts: Counts | None = None
+
+    @property
+    def kills(self) -> int:
+        """Of all kinds."""
+        return self.killed.total()
+
+    def row(self) -> str:
+        """A line of the table in docs/recovery.md."""
+        rows = Counter(self.counts.rows if self.counts else {})
+        killed = ", ".join(f"{self.killed[kind]} {kind}" for kind in _SHARES if self.killed[kind])
+        views = " | ".join(f"{rows[view]:,}" for view in ("rated_usage", "cdrs", "alerts"))
+        return (
+            f"| {self.broker} | {self.seed} | {self.kills} ({killed}) | {self.messages:,} | "
+            f"{self.said['taken over']} | "
+            f"{self.said['lost or fenced']} | {views} | {self.booked:,} | {self.seconds:.0f} |"
+        )
+
+
+HEADER: Final = (
+    "| broker | seed | kills | messages | partitions taken over | lost or fenced | rated rows | CDRs | alerts | "
+    "CDRs booked once | s |\n" + "| --- " * 11 + "|"
+)
+
+
+class Workers:
+    """Three workers of one group that are started again whenever they end."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self._log = log
+        self._environ = {k: v for k, v in environment(settings).items() if k.startswith("WATTRATE_")}
+        self._parts = ExitStack()
+        self._zygotes = [self._parts.enter_context(Zygote({})) for _ in range(WORKERS)]
+        self._pids = [self._start(zygote) for zygote in self._zygotes]
+        self.came_back = 0
+
+    def kill(self, number: int) -> None:
+        """One worker, and start it again."""
+        if self._ended(number, 0.0) is None:
+            os.kill(self._pids[number], signal.SIGKILL)
+            code = self._zygotes[number].poll(START_S)
+            assert code in (-signal.SIGKILL, _CONTRADICTION), f"worker {number} ended with {code}: see {self._log}"
+        self._pids[number] = self._start(self._zygotes[number])
+
+    def revive(self) -> None:
+        """Start those again that ended by themselves."""
+        for number in range(WORKERS):
+            if self._ended(number, 0.0) is not None:
+                self._pids[number] = self._start(self._zygotes[number])
+
+    def stop(self) -> None:
+        """As a person does."""
+        for pid in self._pids:
+            os.kill(pid, signal.SIGTERM)
+        codes = [zygote.poll(START_S) for zygote in self._zygotes]
+        assert codes == [0] * WORKERS, f"workers ended with {codes}: see {self._log}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, pid in enumerate(self._pids):
+            if self._zygotes[number].poll(0.0) is None:
+                os.kill(pid, signal.SIGKILL)
+        self._parts.close()
+
+    def _start(self, zygote: Zygote) -> int:
+        return zygote.start(self._environ, self._log, "rate")
+
+    def _ended(self, number: int, timeout_s: float) -> int | None:
+        code = self._zygotes[number].poll(timeout_s)
+        if code is not None:
+            assert code == _CONTRADICTION, f"worker {number} ended with {code}: see {self._log}"
+            self.came_back += 1
+        return code
+
+
+class Billing:
+    """The billing job, killed and started again."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.path = folder / "books.sqlite"
+        self._log = folder / "billing.log"
+        self._environ = environment(settings)
+        self._process = self._start()
+
+    def kill(self) -> None:
+        """kill -9, and start it again."""
+        assert self._process.poll() is None, f"the billing job ended: {self._log.read_text()}"
+        self._process.kill()
+        self._process.wait()
+        self._process = self._start()
+
+    def finish(self) -> None:
+        """Kill it once more and let the next one read what is left."""
+        self._process.kill()
+        self._process.wait()
+        assert self._start("--once").wait(START_S) == 0, self._log.read_text()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "tests.faults.billing_job", str(self.path), *arguments]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, env=self._environ, stdout=log, stderr=log)
+
+
+def campaign(stack: Stack, settings: Settings, folder: Path, seed: int, kills: int, charge_points: int = 60) -> Report:
+    """One round: `kills` kills under load, then what everyone reads is compared."""
+    rng = random.Random(seed)
+    began = time.monotonic()
+    is_kafka = isinstance(stack.broker, ApacheKafka)
+    report = Report(seed, "Apache Kafka" if is_kafka else "embedded")
+    fleet = faulty_fleet(seed, charge_points=charge_points)
+    folder.mkdir(parents=True, exist_ok=True)
+    publish(settings, fleet, folder / "reference")
+    feeder = Feeder(settings, fleet, _KILL_S * kills)
+    report.messages = feeder.messages
+    shares = {kind: share for kind, share in _SHARES.items() if is_kafka or kind != KAFKA}
+    with Workers(settings, folder / "workers.log") as workers, Billing(settings, folder) as billing:
+        for _ in range(kills):
+            time.sleep(rng.uniform(*(_BURST_S if rng.random() < _BURSTS else _CALM_S)))
+            workers.revive()
+            kind = rng.choices(list(shares), list(shares.values()))[0]
+            _kill(kind, rng, stack, workers, billing)
+            report.killed[kind] += 1
+        feeder.done()
+        _await_all(settings, workers)
+        workers.stop()
+        billing.finish()
+        report.came_back = workers.came_back
+    report.booked = _booked_once(settings, billing.path)
+    _read(folder / "workers.log", report)
+    report.counts = equal_to_oracle(settings)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _kill(kind: str, rng: random.Random, stack: Stack, workers: Workers, billing: Billing) -> None:
+    if kind == WORKER:
+        workers.kill(rng.randrange(WORKERS))
+    elif kind == BILLING:
+        billing.kill()
+    elif kind == STORE:
+        stack.store.child.kill()
+        time.sleep(rng.uniform(0.0, 0.5))
+        stack.store = EmbeddedStore.start(stack.settings, stack.folder, port=stack.store.port)
+    else:
+        stack.broker.child.kill()
+        stack.broker = ApacheKafka.start(stack.settings, stack.folder, port=stack.broker.port)
+
+
+def _await_all(settings: Settings, workers: Workers) -> None:
+    """Until the whole log is rated; workers that end to recover are started again."""
+    deadline = time.monotonic() + START_S
+    while True:
+        workers.revive()
+        try:
+            await_rated(settings, timeout_s=5.0)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def _booked_once(settings: Settings, books: Path) -> int:
+    """CDRs booked. Raises AssertionError where they are not what readers see."""
+    with opened(books) as connection:
+        booked = dict(connection.execute("SELECT id, total_e4 FROM booked"))
+    sql = "SELECT log_id, partition, offset, line, total_incl_e4 FROM cdrs"
+    with Store(settings) as store:
+        there = {
+            f"{r['log_id']:016x}-{r['partition']}-{r['offset']}-{r['line']}": r["total_incl_e4"]
+            for r in store.rows(sql)
+        }
+    assert booked == there, f"booked {len(booked)} of {len(there)}: {sorted(booked.items() ^ there.items())[:5]}"
+    return len(booked)
+
+
+def _read(log: Path, report: Report) -> None:
+    said = log.read_text("utf-8", "replace")
+    assert "Traceback" not in said, said[said.index("Traceback") :][:3000]
+    report.said["taken over"] = said.count("partitions taken over")
+    report.said["lost or fenced"] = said.count("partitions lost") + said.count("fenced: forgetting all")
+    report.said["outages"] = said.count("outage: partitions are paused")
+    report.said["snapshots refused"] = said.count("snapshot refused")
+    report.said["mended"] = said.count("the store lost rows under a marker")
