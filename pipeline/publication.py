@@ -4,7 +4,8 @@
 2. take the next version; of two publishers at once the loser takes a later one
 3. insert the documents that changed, read them back
 4. produce them to the compacted topics
-5. broadcast {"control":"reference","version":V}: from that record on each partition rates with version V
+5. broadcast {"control":"reference","version":V}: from that record on each partition rates with version V; and the
+   same as "policy" where a policy was among the documents
 """
 
 import hashlib
@@ -13,14 +14,17 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
 from pipeline.clickhouse import Store
+from pipeline.codec.control import Policy, encode_control
 from pipeline.errors import DocumentError, IntegrityError
 from pipeline.kafka import Sender
+from pipeline.metering.published import NAME as METERING
+from pipeline.metering.published import parse_policy
 from pipeline.reference import KINDS, LOCATION, POLICY, TARIFF, TOKEN, Location, Token, latest_version
 from pipeline.topics import LOCATIONS, READINGS, TARIFFS, TOKENS
 from rating.errors import SheetError, TariffError
@@ -88,6 +92,8 @@ def publish(store: Store, sender: Sender, documents: Sequence[Document]) -> Publ
     sender.flush()
     if version:
         announce(sender, version)
+        if any(document.kind == POLICY for document in documents):
+            sender.broadcast(READINGS, encode_control(Policy(version)))
     counts = dict(Counter(document.kind for document in changed))
     return Published(version, counts, len(documents) - len(changed), _warnings(store, documents))
 
@@ -156,16 +162,12 @@ def _checked(raw: bytes) -> Document:
         names = frozenset((token.tariff_id,)) if token.tariff_id else _NO_NAMES
         return Document(TOKEN, f"{token.country_code}*{token.party_id}*{token.uid}", body, names)
     if probe.policy is not msgspec.UNSET:
-        return Document(POLICY, _policy_name(msgspec.json.decode(raw)), body)
+        parse_policy(raw)
+        return Document(POLICY, METERING, body)
     found = ", ".join(sorted(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])))
-    raise ValueError(f"$: expected a Tariff (elements), Location (evses) or Token (uid), found {found}")
-
-
-def _policy_name(policy: dict[str, Any]) -> str:
-    name = policy.get("policy")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"$.policy: expected the policy's name, found {name!r}")
-    return name
+    raise ValueError(
+        f"$: expected a Tariff (elements), Location (evses), Token (uid) or policy (policy), found {found}"
+    )
 
 
 def _location(location: Location, body: bytes) -> Document:

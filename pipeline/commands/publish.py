@@ -1,4 +1,4 @@
-"""`wattrate publish PATH…`: tariffs, locations and tokens become a version of the reference data."""
+"""`wattrate publish PATH…`: tariffs, locations, tokens and policies become a version of the reference data."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(settings: Settings, paths: tuple[Path, ...], check: bool, as_json: bool) -> None:
-    """Publish OCPI Tariffs, Locations and Tokens from JSON files or folders.
+    """Publish OCPI Tariffs, Locations and Tokens, and metering policies, from JSON files or folders.
 
     All documents are checked first; one that is wrong and nothing is published. Publishing the same documents again
     changes nothing. Prices hold for sessions that start after the new version reaches the log.

@@ -41,6 +41,8 @@ def idle(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> 
     if row.idle_register and 0 < moved_mwh <= allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0]):
         rules.outside(run.desk, cause, connector, moved_mwh, time_ms)
         say(run.desk, cause, row, kinds.SUSPECT, kinds.OUTSIDE, moved_mwh)
+    elif row.idle_register and moved_mwh != 0:
+        say(run.desk, cause, row, kinds.IGNORED, kinds.UNEXPLAINED, moved_mwh)
     row.last_mwh = sample.register_mwh
     row.last_ms = max(row.last_ms, time_ms)
     row.idle_register = 1

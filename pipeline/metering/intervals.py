@@ -6,7 +6,7 @@ The arithmetic of two registers is in `registers`; which session a reading is of
 import numpy as np
 
 from pipeline.metering import kinds, rules
-from pipeline.metering.columns import FLAG_INTERVAL_MEASURAND, FLAG_WHOLE_WH, KIND_SAMPLE, KIND_STOP
+from pipeline.metering.columns import FLAG_INTERVAL_MEASURAND, KIND_SAMPLE, KIND_STOP
 from pipeline.metering.facts import say
 from pipeline.metering.output import Record
 from pipeline.metering.policy import Limits
@@ -128,23 +128,26 @@ def _since_before(run: Run, cause: int, connector: int, time_ms: int, register_m
 
 @part
 def _meant(row: Record, sample: Record) -> int:
-    """The register that the sample means: interval measurands add up, session-relative ones start at 0."""
+    """The register that the sample means: interval measurands add up, session-relative ones start at 0.
+
+    Less than one Wh below the last one is the same one, rounded: OCPP 1.6 tells starts and stops in whole Wh.
+    """
     register_mwh = sample.register_mwh
     if sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
         return row.last_mwh + register_mwh
     if row.relative and not (sample.kind == KIND_STOP and register_mwh >= row.last_mwh):
         return row.first_mwh + register_mwh
-    if sample.flags & np.uint32(FLAG_WHOLE_WH) and row.last_mwh - _WHOLE_WH_MWH < register_mwh < row.last_mwh:
+    if row.last_mwh - _WHOLE_WH_MWH < register_mwh < row.last_mwh:
         return row.last_mwh
     return register_mwh
 
 
 @part
 def _counts_from_zero(row: Record, sample: Record, time_ms: int, limits: Limits) -> bool:
-    """Whether a session's first sample is below its start, and no counter that passed its modulus explains it."""
-    if not 0 <= sample.register_mwh < row.first_mwh:
-        return False
+    """Whether a session's first sample is its energy so far: below its start, and no modulus explains it."""
     most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, limits)
+    if not 0 <= sample.register_mwh < row.first_mwh or sample.register_mwh > most_mwh:
+        return False
     return bool(unwrapped(row.last_mwh, sample.register_mwh, most_mwh) < 0)
 
 

@@ -17,6 +17,7 @@ JUMPED: Final = 3  # more than the connector can have delivered: held until the 
 NO_BASELINE: Final = 4  # the session began with a 0 that was none
 
 MODULI: Final = np.array(sorted(MODULI_MWH), np.int64)
+MOST_WRAPPED_MWH: Final = 200_000_000  # 200 kWh: no car takes more between two readings, so no wrap explains more
 MAX_DELTA_MWH: Final = 100_000_000_000  # 100 MWh in one interval: no connector does that
 
 
@@ -33,7 +34,7 @@ def allowed_mwh(elapsed_ms: int, rating_mw: int, limits: Limits) -> int:
 def unwrapped(last_mwh: int, register_mwh: int, most_mwh: int) -> int:
     """The register's value as if its counter had not passed its modulus; -1 where no known modulus explains it."""
     for modulus in MODULI:
-        if register_mwh < last_mwh < modulus and register_mwh + modulus - last_mwh <= most_mwh:
+        if register_mwh < last_mwh < modulus and register_mwh + modulus - last_mwh <= min(most_mwh, MOST_WRAPPED_MWH):
             return register_mwh + modulus
     return -1
 

@@ -23,6 +23,7 @@ from pipeline.metering.columns import (
     STATE_SUSPENDED_EVSE,
 )
 from pipeline.metering.output import ALERT, RESOLVED, Rows
+from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.sessions import key_of
 from pipeline.metering.state import MARKS
 from pipeline.rate.batch import Batch, Place, QuarantineRow, credited, last_number
@@ -39,9 +40,12 @@ if TYPE_CHECKING:
 class Apart:
     """Takes a segment's deferred samples, one by one, in log order."""
 
-    def __init__(self, engine: "Engine", batch: Batch, collector: Collector, segment: Segment) -> None:
+    def __init__(
+        self, engine: "Engine", batch: Batch, collector: Collector, segment: Segment, policy: MeteringPolicy
+    ) -> None:
         """For one segment of one batch."""
         self.engine, self.batch, self.collector, self.segment = engine, batch, collector, segment
+        self.policy = policy
 
     def prefetch(self, deferred: Iterable[Deferred]) -> None:
         """Fetch the pasts that these will ask for, in one go."""
@@ -215,7 +219,7 @@ class Apart:
         live = bool(connector["open"]) and int(connector["session_key"]) == name.session_key
         terms = self._terms(row, samples, version, released)
         self.segment.make_room()
-        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, engine.metering, live)
+        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, self.policy, live)
         place = self.collector.place(self.segment, one.cause, row, name.session_key, "rated_usage_rows")
         standing = self.collector.standing(name)
         again.state.connectors["session_key"][0] = name.session_key
@@ -355,6 +359,6 @@ class Apart:
     def _prelude_ms(self, sample: np.void) -> int:
         """How long before its start a session takes over what its connector told."""
         if sample["kind"] == KIND_RESERVE:
-            return self.engine.metering.reservation_ms
+            return self.policy.reservation_ms
         held = STATE_SUSPENDED_EV <= sample["state"] <= STATE_SUSPENDED_EVSE
-        return self.engine.metering.prelude_ms if sample["kind"] == KIND_STATUS and held else 0
+        return self.policy.prelude_ms if sample["kind"] == KIND_STATUS and held else 0

@@ -14,7 +14,6 @@ from pipeline.log import Log
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK, SAMPLE_DTYPE
 from pipeline.metering.output import Rows
-from pipeline.metering.policy import limits_of
 from pipeline.rate.apart import Apart
 from pipeline.rate.batch import AlertRow, Place, QuarantineRow
 from pipeline.rate.collect import Collector
@@ -47,6 +46,7 @@ class Decisions:
                 self._retry_unpriced(state, at.offset, version)
             case Policy(version=version):
                 state.policy_version = version
+                self.engine.rules(at.partition)
             case Decision() as decision:
                 self._decide(state, at.offset, decision)
             case Mute() as mute:
@@ -59,9 +59,8 @@ class Decisions:
             state = self.engine.own(int(given.facts["partition"][at]))
             now_ms = int(given.samples["time_ms"][at])
             state.log_time_ms = max(state.log_time_ms, now_ms)
-            due = [
-                key for key, held in state.held.items() if now_ms - held.since_ms >= self.engine.metering.hold_limit_ms
-            ]
+            limit_ms = self.engine.rules(state.partition).metering.hold_limit_ms
+            due = [key for key, held in state.held.items() if now_ms - held.since_ms >= limit_ms]
             for key in due:
                 offset = int(given.samples["offset"][at])
                 self._settle_held(state, offset, now_ms, key, "expired", "wattrate", "hold limit reached")
@@ -153,13 +152,14 @@ class Decisions:
         row = self.engine.directory.row(state.partition, held.charge_point_id, held.connector_id)
         self.engine.sheets.cover(time_ms, time_ms + 1)
         given = _control_sample(state, offset, time_ms, row)
+        rules = self.engine.rules(state.partition)
         defaults = self.engine.sheets.defaults(self.engine.directory, time_ms)
         segment = Segment(
-            given, self.engine.sheets.book, self.engine.directory, limits_of(self.engine.metering), defaults,
+            given, self.engine.sheets.book, self.engine.directory, rules.limits, defaults,
             np.zeros(0, np.uint64),
         )  # fmt: skip
         self.collector.collect(segment)
-        return Deferred(0, row, 0), Apart(self.engine, self.collector.batch, self.collector, segment)
+        return Deferred(0, row, 0), Apart(self.engine, self.collector.batch, self.collector, segment, rules.metering)
 
 
 def _control_sample(state: PartitionState, offset: int, time_ms: int, row: int) -> Samples:

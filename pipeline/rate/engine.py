@@ -9,20 +9,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.codec.records import Records
+from pipeline.metering import kinds
+from pipeline.metering.clocks import set_clocks
 from pipeline.metering.columns import (
     ABSENT_I64,
     FLAG_TIME_CORRECTED,
     FLAG_TIME_UNUSABLE,
     KIND_START,
     KIND_TICK,
-    SIGNED_FORGED,
 )
-from pipeline.metering.policy import MeteringPolicy, limits_of
+from pipeline.metering.policy import MeteringPolicy
+from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
 from pipeline.metering.signed import verify
 from pipeline.rate.apart import Apart
-from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Share
+from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Place, QuarantineRow, Share
 from pipeline.rate.collect import Collector
 from pipeline.rate.decisions import Decisions
 from pipeline.rate.directory import Directory
@@ -53,12 +56,20 @@ class Engine:
         self.sheets = Sheets(load, policy)
         self.partitions: dict[int, PartitionState] = {}
         self.history = history
-        self.metering = metering or MeteringPolicy()
-        self._limits = limits_of(self.metering)
+        self._metering = metering or MeteringPolicy()
+        self._rules = {0: rules_of(self._metering)}  # by version of the policy
 
     def own(self, partition: int) -> PartitionState:
         """The memory of a partition; new where it has none."""
         return self.partitions.setdefault(partition, PartitionState(partition))
+
+    def rules(self, partition: int) -> Rules:
+        """The metering policy that is active in a partition."""
+        version = self.partitions[partition].policy_version
+        if version not in self._rules:
+            document = self.sheets.data(version).policies.get(NAME)
+            self._rules[version] = parse_policy(document.body, self._metering) if document else self._rules[0]
+        return self._rules[version]
 
     def drop(self, partition: int) -> None:
         """Forget a partition: another worker has it."""
@@ -113,9 +124,7 @@ class Engine:
         verified = verify(blobs, keys)
         where = np.array([blob.sample for blob in blobs])
         given.samples["signed"][where] = verified.states
-        # A forged value is no register where the charger told a plain one beside it.
-        plain = given.samples["register_mwh"][where] != ABSENT_I64
-        told = (verified.register_mwh != ABSENT_I64) & ~(plain & (verified.states == SIGNED_FORGED))
+        told = verified.register_mwh != ABSENT_I64
         given.samples["register_mwh"][where[told]] = verified.register_mwh[told]
 
     def _round(self, given: Input, number: int, batch: Batch, collector: Collector, decisions: Decisions) -> None:
@@ -124,12 +133,26 @@ class Engine:
         if not len(chosen):
             return
         self._verify(given, number)
+        versions = np.array([self.own(p).policy_version for p in range(int(given.partitions.max()) + 1)])
+        of_policy = versions[given.partitions[chosen]]
+        for version in np.unique(of_policy).tolist():
+            self._meter(given, chosen[of_policy == version], batch, collector, decisions)
+
+    def _meter(
+        self, given: Input, chosen: npt.NDArray[np.intp], batch: Batch, collector: Collector, decisions: Decisions
+    ) -> None:
+        """Meter samples of one policy."""
+        rules = self.rules(int(given.partitions[chosen[0]]))
+        if rules.clocks:
+            chosen = self._set_clocks(given, chosen, rules, batch)
+            if not len(chosen):
+                return
         samples = self._samples(given, chosen)
-        segment = self._segment(samples, given)
+        segment = self._segment(samples, rules)
         deferred = segment.meter()
         batch.metered.append(samples)
         collector.collect(segment)
-        apart = Apart(self, batch, collector, segment)
+        apart = Apart(self, batch, collector, segment, rules.metering)
         apart.prefetch(deferred)
         while deferred:
             waiting = [one for one in deferred if is_only_waiting(one)]
@@ -140,6 +163,36 @@ class Engine:
             deferred = segment.resume(waiting) if waiting else []
             collector.collect(segment)
         decisions.expire(samples)
+
+    def _set_clocks(
+        self, given: Input, chosen: npt.NDArray[np.intp], rules: Rules, batch: Batch
+    ) -> npt.NDArray[np.intp]:
+        """Correct the clocks that the policy names; what it rejects is set apart with its bytes. Returns the rest."""
+        samples = given.samples[chosen]
+        rejected = set_clocks(samples, given.charge_points, rules.clocks)
+        given.samples[chosen] = samples
+        if not rejected.any():
+            return chosen
+        apart = self._samples(given, chosen[rejected])
+        apart.facts["verdict"] = kinds.SUSPECT
+        batch.metered.append(apart)
+        for at in range(len(apart.samples)):
+            self._set_apart(given, apart, at, batch)
+        return chosen[~rejected]
+
+    def _set_apart(self, given: Input, apart: Samples, at: int, batch: Batch) -> None:
+        sample, fact = apart.samples[at], apart.facts[at]
+        row, partition, offset, line = (
+            int(fact["row"]),
+            int(fact["partition"]),
+            int(sample["offset"]),
+            int(sample["line"]),
+        )
+        base = (line << 32) + batch.next_place("quarantine_rows", partition, offset, line)
+        connector_id = int(self.directory.state.connectors["connector_id"][row])
+        place = Place(partition, offset, base, row, 0, self.directory.charge_points[row], connector_id)
+        reason, raw = kinds.HOLD_REASONS[kinds.HOLD_TIME], given.values[int(apart.records[at])]
+        batch.quarantine.append(QuarantineRow(place, "held", reason, 0, int(sample["received_ms"]), raw=raw))
 
     def _samples(self, given: Input, chosen: np.ndarray) -> Samples:
         whole: Any = slice(None) if len(chosen) == len(given.samples) else chosen  # one round: no copy
@@ -158,7 +211,7 @@ class Engine:
         facts["row"][data] = self.directory.rows_of(partitions[data], given.charge_points, samples[data])
         return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole])
 
-    def _segment(self, samples: Samples, given: Input) -> Segment:
+    def _segment(self, samples: Samples, rules: Rules) -> Segment:
         times = samples.samples["time_ms"]
         first_ms, last_ms = int(times.min()), int(max(times.max(), samples.samples["received_ms"].max()))
         self.sheets.cover(min(first_ms, self._earliest_ms(first_ms)), last_ms + 1)
@@ -167,14 +220,14 @@ class Engine:
         defaults = self.sheets.defaults(self.directory, last_ms)
         detached = [state.detached() for state in self.partitions.values() if state.apart]
         keys = np.sort(np.concatenate(detached)) if detached else np.zeros(0, np.uint64)
-        return Segment(samples, self.sheets.book, self.directory, self._limits, defaults, keys)
+        return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, keys)
 
     def _earliest_ms(self, otherwise: int) -> int:
         """The earliest instant that open sessions and reservations still have to be rated from."""
         connectors = self.directory.state.connectors[: len(self.directory.charge_points)]
-        waiting = connectors["reserve_ms"][connectors["reserve_ms"] > 0]
+        reserved = connectors["reserve_ms"][connectors["reserve_ms"] > 0]
         opened = connectors["start_ms"][connectors["open"] == 1]
-        return int(min([otherwise, *waiting[:1], *(opened.min(keepdims=True) if len(opened) else ())]))
+        return int(min(reserved.min(initial=otherwise), opened.min(initial=otherwise)))
 
     def _choose_sheets(self, samples: Samples) -> None:
         """Starts whose token has a tariff of its own, or whose connector's tariff depends on the instant."""
@@ -204,4 +257,4 @@ class Engine:
         for partition, share in batch.shares.items():
             state = self.partitions[partition]
             share.log_time_ms, share.reference_version = state.log_time_ms, state.reference_version
-            state.forget_apart(state.log_time_ms - self.metering.session_timeout_ms)
+            state.forget_apart(state.log_time_ms - self.rules(partition).metering.session_timeout_ms)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.clickhouse import Store
 from pipeline.errors import DocumentError
 
-SET_APART: Final = ("no_session", "no_start")
+SET_APART: Final = ("no_session", "no_start", "unusable_time")
 _MWH_PER_KWH: Final = 1_000_000
 
 

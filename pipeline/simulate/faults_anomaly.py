@@ -152,6 +152,7 @@ ANOMALIES: Final = (
         shapes=OCPP,
         outcome="held",
         alerts=("forged_signature",),
+        may=("counter_rollback", "register_reset"),
     ),
     Fault(
         "phase_loss",

@@ -30,10 +30,10 @@ def public_key(charge_point: bytes) -> str:
 
 
 def signed_value(charge_point: bytes, timestamp: bytes, register_mwh: int, *, forged: bool) -> bytes:
-    """An OCMF record of one register; `forged` adds 1 kWh after signing, as someone on the wire could."""
+    """An OCMF record of one register; `forged` adds 0.05 kWh after signing, as someone on the wire could."""
     payload = _payload(charge_point, timestamp, register_mwh)
     signature = _private_key(charge_point).sign(payload, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-    told = _payload(charge_point, timestamp, register_mwh + 1_000_000) if forged else payload
+    told = _payload(charge_point, timestamp, register_mwh + 50_000) if forged else payload
     return b'OCMF|%b|{"SA":"ECDSA-secp256r1-SHA256","SD":"%b"}' % (told, signature.hex().upper().encode())
 
 
