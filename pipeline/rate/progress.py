@@ -1,14 +1,11 @@
 """What a worker has done since it started, and the figures that its metrics page shows of it."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from pipeline.ledger import Marker
 from pipeline.metrics import Figure
-
-_OUTCOMES: Final = ("used", "duplicate", "quarantined", "dead_lettered", "control")
+from pipeline.rate.batch import OUTCOMES
 
 
 @dataclass
@@ -25,7 +22,7 @@ class Progress:
     cdrs: int = 0
     alerts: int = 0
     batches: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     log_time_ms: dict[int, int] = field(default_factory=dict)  # by partition owned: how far its log is rated
     lag: dict[int, int] = field(default_factory=dict)  # by partition owned: records behind its last marker
     waits_for: str = ""  # the outage that it waits out, as told in the log
@@ -40,7 +37,8 @@ class Progress:
             self.rated += marker.rated
             self.cdrs += marker.cdrs
             self.alerts += marker.alerts
-            self.outcomes.update({outcome: getattr(marker, outcome) for outcome in _OUTCOMES})
+            for outcome in OUTCOMES:
+                self.outcomes[outcome] += getattr(marker, outcome)
             self.log_time_ms[marker.partition] = marker.log_time
 
     def forget(self, partition: int) -> None:
@@ -53,7 +51,7 @@ class Progress:
         kept = sum(self.outcomes.values())
         partitions = [({"partition": str(p)}, at / 1000) for p, at in sorted(self.log_time_ms.items())]
         lag = [({"partition": str(p)}, records) for p, records in sorted(self.lag.items())]
-        outcomes = [({"outcome": name}, self.outcomes[name]) for name in _OUTCOMES]
+        outcomes = [({"outcome": name}, self.outcomes[name]) for name in OUTCOMES]
         return [
             Figure("wattrate_worker_records_total", "counter", "Kafka records by outcome.", outcomes),
             _plain("wattrate_worker_readings_total", "counter", "Readings metered.", self.readings),

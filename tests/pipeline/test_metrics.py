@@ -1,7 +1,8 @@
 """A worker's page tells what the ledger tells, in a format that Prometheus' own parser reads."""
 
+import json
 import urllib.request
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
@@ -57,6 +58,7 @@ def test_a_workers_page_adds_up_to_what_it_rated(ready: Settings) -> None:
         before = fetched(page)
         progress = worker.run(drain_s=4.0)
         after = fetched(page)
+    json.dumps(asdict(progress))  # what `wattrate rate --json` prints
     assert sum(before["wattrate_worker_records_total"].values()) == 0
     assert sum(after["wattrate_worker_records_total"].values()) == progress.records > 300
     assert after["wattrate_worker_records_total"]["used",] > 0
