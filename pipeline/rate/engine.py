@@ -160,7 +160,7 @@ class Engine:
                 if not is_only_waiting(one):
                     apart.take(one)
             collector.collect(segment)
-            deferred = segment.resume(waiting) if waiting else []
+            deferred = segment.resume(waiting, self._detached()) if waiting else []
             collector.collect(segment)
         decisions.expire(samples)
 
@@ -218,9 +218,12 @@ class Engine:
         defaults = self.sheets.defaults(self.directory, last_ms)
         self._choose_sheets(samples)
         defaults = self.sheets.defaults(self.directory, last_ms)
+        return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, self._detached())
+
+    def _detached(self) -> npt.NDArray[np.uint64]:
+        """The keys of sessions that the pass must leave alone, sorted."""
         detached = [state.detached() for state in self.partitions.values() if state.apart]
-        keys = np.sort(np.concatenate(detached)) if detached else np.zeros(0, np.uint64)
-        return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, keys)
+        return np.sort(np.concatenate(detached)) if detached else np.zeros(0, np.uint64)
 
     def _earliest_ms(self, otherwise: int) -> int:
         """The earliest instant that open sessions and reservations still have to be rated from."""

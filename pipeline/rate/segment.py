@@ -74,8 +74,12 @@ class Segment:
         """Meter every sample; returns what was deferred, in log order."""
         return self._pass(ADVANCE, len(self.given.samples))
 
-    def resume(self, waiting: Sequence[Deferred]) -> list[Deferred]:
-        """Meter samples that waited for others of their connector; returns what is deferred anew."""
+    def resume(self, waiting: Sequence[Deferred], detached: npt.NDArray[np.uint64]) -> list[Deferred]:
+        """Meter samples that waited for others of their connector; returns what is deferred anew.
+
+        `detached` as it is now: what was waited for may have set a session apart.
+        """
+        self._detached = detached
         self._todo = np.array([(one.cause, one.connector) for one in waiting], TODO_DTYPE)
         self._directory.state.connectors["dirty"][self._todo["connector"]] = 0
         self.run = self._new_run()
