@@ -7,7 +7,7 @@ OCPI: mod_cdrs CDR object, ChargingPeriod, CdrDimension; types Price, TaxAmount.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from rating.ratesheet import NO_VAT, RATE_VAT_E4, RATES_AT, RATES_END, Book
 from rating.settle import C_FLAT, Q_ENERGY, Q_PARKING, Q_RESERVATION, Q_TIME, Sessions, Settled
 
 CREDIT_SUFFIX: Final = "-C"
-_EPOCH: Final = date(1970, 1, 1)
+_EPOCH: Final = datetime(1970, 1, 1)
 _MWH_PER_E4: Final = 100  # 1e-4 kWh
 _MS_PER_E4: Final = 360  # 1e-4 h
 _TIME_DIMENSIONS: Final = {CHARGING: "TIME", PARKING: "PARKING_TIME"}
@@ -67,15 +67,14 @@ def number(amount_e4: int) -> msgspec.Raw:
 
 def timestamp(instant_ms: int) -> str:
     """RFC 3339 in UTC, with milliseconds only where there are any."""
-    seconds, ms = divmod(instant_ms, 1000)
-    days, seconds = divmod(seconds, 86_400)
-    fraction = f".{ms:03d}" if ms else ""
-    return f"{_date(days)}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}Z"
+    minutes, ms = divmod(instant_ms, 60_000)
+    seconds, ms = divmod(ms, 1000)
+    return f"{_minute(minutes)}:{seconds:02d}.{ms:03d}Z" if ms else f"{_minute(minutes)}:{seconds:02d}Z"
 
 
-@lru_cache(maxsize=4096)
-def _date(days: int) -> str:
-    return (_EPOCH + timedelta(days=days)).isoformat()
+@lru_cache(maxsize=65_536)
+def _minute(minutes: int) -> str:
+    return (_EPOCH + timedelta(minutes=minutes)).isoformat(timespec="minutes")
 
 
 def condensed(pieces: Pieces, sessions: Sessions) -> tuple[Pieces, Sessions]:

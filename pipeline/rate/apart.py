@@ -289,7 +289,8 @@ class Apart:
             session["pieces"] = 0
             session["flat"] = session["flat_reserved"] = session["flat_expired"] = -1
         closed = self.collector.closed(self.segment, session, [past.transaction_id], pieces)
-        return settle_all(closed, self.engine.sheets, self.engine.directory)[0]
+        bills, _ = settle_all(closed, self.engine.sheets, self.engine.directory)
+        return bills[0]
 
     def _replace_cdr(self, standing: LastCdr | None, bill: Bill) -> None:
         """A sent CDR never changes: a credit takes it back and a new one follows; an equal one stays."""

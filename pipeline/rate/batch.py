@@ -4,7 +4,8 @@ Accumulates only. Every record of the batch ends with exactly one outcome here.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,8 +32,7 @@ _BY_VERDICT[kinds.DUPLICATE] = DUPLICATE
 _BY_VERDICT[[kinds.REGRESSED, kinds.SUSPECT]] = QUARANTINED
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a row belongs: the identity of the record that caused it, and the connector."""
 
     partition: int
@@ -72,8 +72,7 @@ class QuarantineRow:
     raw: bytes = b""
 
 
-@dataclass(frozen=True)
-class CdrRow:
+class CdrRow(NamedTuple):
     """A settled session: columns of cdr_rows beside identity and connector."""
 
     place: Place
@@ -129,7 +128,7 @@ class Batch:
     def add_cdr(self, place: Place, columns: dict[str, object]) -> None:
         """Write a CDR in the name of the cause at `place`."""
         at = self.next_place("cdr_rows", place.partition, place.offset, place.line >> 32)
-        self.cdrs.append(CdrRow(replace(place, line=(place.line >> 32 << 32) + at), columns))
+        self.cdrs.append(CdrRow(place._replace(line=(place.line >> 32 << 32) + at), columns))
 
     def readings_of(self, session_key: int) -> list[tuple[Samples, npt.NDArray[np.intp]]]:
         """Where the session's readings of this batch are: samples, and which of them."""

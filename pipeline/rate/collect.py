@@ -126,7 +126,7 @@ class Collector:
         code = kinds.ALERT_KINDS.index(kind)
         self.batch.alerts.append(
             AlertRow(
-                replace(place, line=line), kind, _severity(code), time_ms, "", {"actor": actor},
+                place._replace(line=line), kind, _severity(code), time_ms, "", {"actor": actor},
                 f"{kind}-{place.session_key:016x}", "resolved",
             )
         )  # fmt: skip
@@ -220,15 +220,15 @@ class Collector:
         )
 
     def bill(self, bill: Bill) -> None:
-        """Write a CDR and the rated rows that settlement adds."""
+        """Write a CDR, and number the rated rows that its settlement adds."""
         if bill.cdr is None:
             return
-        place = bill.cdr.place
-        self.batch.add_cdr(place, bill.cdr.columns)
-        rows = bill.rated
-        first = self.batch.next_place("settlement", place.partition, place.offset, place.line >> 32, len(rows))
-        rows["line"] = settlement_lines(place.line, first, len(rows))
-        self.batch.rated.append(rows)
+        place, columns = bill.cdr
+        self.batch.add_cdr(place, columns)
+        added = bill.rated
+        if len(added):
+            first = self.batch.next_place("settlement", place.partition, place.offset, place.line >> 32, len(added))
+            added["line"] = settlement_lines(place.line, first, len(added))
 
     def hold(self, segment: Segment, session: np.void, reason: int) -> None:
         """Keep a closed session back from billing, with the raw bytes of what closed it."""
@@ -279,8 +279,10 @@ class Collector:
         free = np.flatnonzero(sessions["hold"] == kinds.HOLD_NONE)
         if len(free):
             closed = self.closed(segment, sessions[free], [texts[at] for at in free])
-            for bill in settle_all(closed, self.engine.sheets, directory):
+            bills, added = settle_all(closed, self.engine.sheets, directory)
+            for bill in bills:
                 self.bill(bill)
+            self.batch.rated.append(added)
         held = sessions[sessions["hold"] != kinds.HOLD_NONE]
         names = [SessionName(directory.charge_points[s["connector"]], int(s["session_key"])) for s in held]
         self.engine.history.prefetch(n for n, s in zip(names, held, strict=True) if int(s["hold"]) in WHOLE)

@@ -50,8 +50,11 @@ class Bill(NamedTuple):
     rated: Rows
 
 
-def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> list[Bill]:
-    """A bill for each session, in order. All sheets must be known (no session of an unknown tariff)."""
+def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> tuple[list[Bill], Rows]:
+    """A bill for each session, in order, and the rows that all of them add: each bill's are a view into these.
+
+    All sheets must be known (no session of an unknown tariff).
+    """
     closed = _with_periods(closed)
     sessions = Sessions(
         sheet=np.ascontiguousarray(closed.sessions["sheet"]),
@@ -75,10 +78,11 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> list[Bil
             bills.append(Bill(None, added[:0]))
             continue
         session = dict(zip(names, values, strict=True))
-        facts, columns = _columns(closed, settled, at, session, sheets, directory)
+        place = _place(closed, at, session, directory)
+        facts, columns = _columns(closed, settled, at, session, place, sheets, directory)
         columns["document"] = cdr.encode(cdr.document(sheets.book, *condensed, settled, at, facts, "2.2.1"))
-        bills.append(Bill(CdrRow(_place(closed, at, session, directory), columns), added[first[at] : stop[at]]))
-    return bills
+        bills.append(Bill(CdrRow(place, columns), added[first[at] : stop[at]]))
+    return bills, added
 
 
 def _with_periods(closed: Closed) -> Closed:
@@ -114,9 +118,9 @@ def session_id(charge_point_id: str, connector_id: int, session: Mapping[str, in
 
 
 def _columns(
-    closed: Closed, settled: Settled, at: int, session: Mapping[str, int], sheets: Sheets, directory: Directory
-) -> tuple[cdr.CdrFacts, dict[str, object]]:
-    place = _place(closed, at, session, directory)
+    closed: Closed, settled: Settled, at: int, session: Mapping[str, int], place: Place, sheets: Sheets,
+    directory: Directory,
+) -> tuple[cdr.CdrFacts, dict[str, object]]:  # fmt: skip
     source = sheets.builder.sources[session["sheet"]]
     version = int(source.key.rpartition("@")[2])
     name = session_id(place.charge_point_id, place.connector_id, session, closed.transaction_ids[at])

@@ -112,12 +112,17 @@ def dead_letters(batch: Batch, log_id: int, claims: Claims) -> pa.Table:
     )  # fmt: skip
 
 
-_Columns = dict[str, tuple[pa.DataType, Callable[[Any], Any]]]
+_Columns = dict[str, tuple[pa.DataType, Callable[[Sequence[Any]], list[Any]]]]
 
 
-def _column(name: str) -> Callable[[Any], Any]:
-    """How a CDR row gives one of its columns."""
-    return lambda row: row.columns[name]
+def _column(name: str) -> Callable[[Sequence[Any]], list[Any]]:
+    """One column of CDR rows."""
+    return lambda rows: [row.columns[name] for row in rows]
+
+
+def _field(name: str) -> Callable[[Sequence[Any]], list[Any]]:
+    """One field of rows."""
+    return lambda rows: [getattr(row, name) for row in rows]
 
 
 _CDR_TYPES: Final[dict[str, Any]] = {
@@ -131,29 +136,29 @@ _CDR_TYPES: Final[dict[str, Any]] = {
 
 _CDR_COLUMNS: Final[_Columns] = {
     **{name: (kind, _column(name)) for name, kind in _CDR_TYPES.items()},
-    "start": (_UTC_MS, lambda row: row.columns["start_ms"]),
-    "end": (_UTC_MS, lambda row: row.columns["end_ms"]),
-    "settled_at": (_UTC_MS, lambda row: row.columns["settled_ms"]),
+    "start": (_UTC_MS, _column("start_ms")),
+    "end": (_UTC_MS, _column("end_ms")),
+    "settled_at": (_UTC_MS, _column("settled_ms")),
 }  # fmt: skip
 
 _ALERT_COLUMNS: Final[_Columns] = {
-    "alert_id": (pa.string(), lambda row: row.alert_id),
-    "kind": (pa.string(), lambda row: row.kind),
-    "severity": (pa.string(), lambda row: row.severity),
-    "action": (pa.string(), lambda row: row.action),
-    "time": (_UTC_MS, lambda row: row.time_ms),
-    "id_token": (pa.string(), lambda row: row.id_token),
-    "evidence": (pa.binary(), lambda row: msgspec.json.encode(row.evidence)),
+    "alert_id": (pa.string(), _field("alert_id")),
+    "kind": (pa.string(), _field("kind")),
+    "severity": (pa.string(), _field("severity")),
+    "action": (pa.string(), _field("action")),
+    "time": (_UTC_MS, _field("time_ms")),
+    "id_token": (pa.string(), _field("id_token")),
+    "evidence": (pa.binary(), lambda rows: [msgspec.json.encode(row.evidence) for row in rows]),
 }
 
 _QUARANTINE_COLUMNS: Final[_Columns] = {
-    "action": (pa.string(), lambda row: row.action),
-    "reason": (pa.string(), lambda row: row.reason),
-    "held_mwh": (pa.int64(), lambda row: row.held_mwh),
-    "time": (_UTC_MS, lambda row: row.time_ms),
-    "actor": (pa.string(), lambda row: row.actor),
-    "note": (pa.string(), lambda row: row.note),
-    "raw": (pa.binary(), lambda row: row.raw),
+    "action": (pa.string(), _field("action")),
+    "reason": (pa.string(), _field("reason")),
+    "held_mwh": (pa.int64(), _field("held_mwh")),
+    "time": (_UTC_MS, _field("time_ms")),
+    "actor": (pa.string(), _field("actor")),
+    "note": (pa.string(), _field("note")),
+    "raw": (pa.binary(), _field("raw")),
 }
 
 
@@ -169,7 +174,7 @@ def _listed(rows: Sequence[Any], columns: _Columns, log_id: int, claims: Claims)
             "charge_point_id": pa.array([p.charge_point_id for p in places], pa.string()),
             "connector_id": pa.array([p.connector_id for p in places], pa.uint16()),
             "session_key": pa.array([p.session_key for p in places], pa.uint64()),
-            **{name: pa.array([value(row) for row in rows], kind) for name, (kind, value) in columns.items()},
+            **{name: pa.array(column(rows), kind) for name, (kind, column) in columns.items()},
         }
     )  # fmt: skip
 
