@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.surroundings import surroundings
-from rating.cdr import CdrFacts, document, encode
+from rating.cdr import CdrFacts, accounts, document, encode
 from rating.columns import ABSENT, CHARGING, I64, Marks, Pieces, empty_pieces
 from rating.engine import NEVER, Batch, Rated, rate_batch
 from rating.jit import kernel
@@ -260,10 +260,8 @@ def documents(batch: Batch, count: int, rounds: int) -> list[Result]:
 
     def work(version: str) -> str:
         digest = hashlib.sha256()
-        for row in range(count):
-            digest.update(
-                encode(document(rated.book, rated.pieces, rated.sessions, rated.settled, row, facts, version))
-            )
+        for account in accounts(rated.pieces, rated.sessions, rated.settled)[:count]:
+            digest.update(encode(document(rated.book, account, facts, version)))
         return digest.hexdigest()
 
     return [

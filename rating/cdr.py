@@ -5,16 +5,15 @@ periods are rounded by differences of the running total, so their volumes sum to
 OCPI: mod_cdrs CDR object, ChargingPeriod, CdrDimension; types Price, TaxAmount.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from rating.columns import CHARGING, I64, PARKING, Pieces
+from rating.columns import CHARGING, PARKING, Pieces
 from rating.errors import SessionError
 from rating.ratesheet import NO_VAT, RATE_VAT_E4, RATES_AT, RATES_END, Book
 from rating.settle import C_FLAT, Q_ENERGY, Q_PARKING, Q_RESERVATION, Q_TIME, Sessions, Settled
@@ -34,8 +33,7 @@ _CATEGORY_TOTALS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CdrFacts:
+class CdrFacts(NamedTuple):
     """What a CDR says beside quantities and costs: who, where, by which token and tariff. Objects as OCPI has them."""
 
     country_code: str
@@ -77,46 +75,66 @@ def _minute(minutes: int) -> str:
     return (_EPOCH + timedelta(minutes=minutes)).isoformat(timespec="minutes")
 
 
-def condensed(pieces: Pieces, sessions: Sessions) -> tuple[Pieces, Sessions]:
-    """Neighbouring pieces of equal state and components as one, for all sessions at once.
+class Period(NamedTuple):
+    """A charging period before it is written: neighbouring pieces of equal state and components as one."""
 
-    Starts and sums are kept and lengths add up, which is all that `document` reads: it writes the same CDRs, sooner.
-    """
+    start_ms: int
+    state: int
+    energy_mwh: int
+    length_ms: int
+
+
+class Account(NamedTuple):
+    """What `document` says of one settled session, as plain numbers; amounts by category as in `Settled`."""
+
+    sheet: int
+    periods: list[Period]
+    metered: list[int]
+    priced: list[int]
+    cost: list[int]
+    excl_e4: list[int]
+    incl_e4: list[int]
+    tax_e4: list[int]
+    total_excl_e4: int
+    total_incl_e4: int
+    rated_cost: int
+
+
+def accounts(pieces: Pieces, sessions: Sessions, settled: Settled) -> list[Account]:
+    """One a session, in order."""
+    columns: list[Any] = [getattr(settled, name).tolist() for name in Account._fields[2:]]
+    rows = zip(sessions.sheet.tolist(), _periods_of(pieces, sessions), *columns, strict=True)
+    return [Account(*row) for row in rows]
+
+
+def _periods_of(pieces: Pieces, sessions: Sessions) -> Iterator[list[Period]]:
     counts = sessions.n_pieces
     ends = np.cumsum(counts)
     begins = ends - counts
     every = np.repeat(sessions.first_piece - begins, counts) + np.arange(ends[-1] if len(ends) else 0)
-    chosen = _rows(pieces, every)
     new = np.zeros(len(every), np.bool_)
     new[begins[counts > 0]] = True
-    for column in (chosen.state, chosen.energy_component, chosen.time_component):
+    for column in (pieces.state[every], pieces.energy_component[every], pieces.time_component[every]):
         new[1:] |= column[1:] != column[:-1]
     heads = np.flatnonzero(new)
-    kept = _rows(chosen, heads)
-    if len(heads):
-        lengths = np.add.reduceat(chosen.end_ms - chosen.start_ms, heads)
-        energy = np.add.reduceat(chosen.energy_mwh, heads)
-        kept = kept._replace(end_ms=kept.start_ms + lengths, energy_mwh=energy)
+    if not len(heads):
+        return iter([[] for _ in range(len(counts))])
+    first = every[heads]
+    energy = np.add.reduceat(pieces.energy_mwh[every], heads)
+    length = np.add.reduceat((pieces.end_ms - pieces.start_ms)[every], heads)
+    periods = list(
+        map(Period, pieces.start_ms[first].tolist(), pieces.state[first].tolist(), energy.tolist(), length.tolist())
+    )
     before = np.concatenate([[0], np.cumsum(new)])
-    return kept, sessions._replace(first_piece=before[begins], n_pieces=before[ends] - before[begins])
+    return (periods[a:b] for a, b in zip(before[begins].tolist(), before[ends].tolist(), strict=True))
 
 
-def _rows(pieces: Pieces, rows: I64) -> Pieces:
-    columns: list[Any] = [column[rows] for column in pieces]
-    return Pieces(*columns)
-
-
-def document(
-    book: Book, pieces: Pieces, sessions: Sessions, settled: Settled, row: int, facts: CdrFacts, ocpi_version: str
-) -> dict[str, Any]:
+def document(book: Book, account: Account, facts: CdrFacts, ocpi_version: str) -> dict[str, Any]:
     """The CDR of one settled session; `encode` writes it. Raises SessionError for a session with nothing in it."""
     write = _price_2_3_0 if ocpi_version == "2.3.0" else _price_2_2_1
-    metered = settled.metered[row].tolist()
-    if not sessions.n_pieces[row]:
+    if not account.periods:
         raise SessionError(f"CDR {facts.id} would have no charging period: nothing was rated")
-    periods = list(_periods(pieces, int(sessions.first_piece[row]), int(sessions.n_pieces[row]), facts.tariff_id))
-    lines = _tax_lines(book, settled, row, int(sessions.sheet[row]))
-    total = (int(settled.total_excl_e4[row]), int(settled.total_incl_e4[row]))
+    metered = account.metered
     cdr: dict[str, Any] = {
         "country_code": facts.country_code,
         "party_id": facts.party_id,
@@ -131,10 +149,10 @@ def document(
         "meter_id": facts.meter_id,
         "currency": facts.currency,
         "tariffs": facts.tariffs,
-        "charging_periods": periods,
+        "charging_periods": list(_charging_periods(account.periods, facts.tariff_id)),
         "signed_data": facts.signed_data,
-        "total_cost": write(*total, lines),
-        **_category_costs(settled, row, write),
+        "total_cost": write(account.total_excl_e4, account.total_incl_e4, _tax_lines(book, account)),
+        **_category_costs(account, write),
         "total_energy": number(_e4(metered[Q_ENERGY], _MWH_PER_E4)),
         "total_time": number(_e4(metered[Q_TIME] + metered[Q_PARKING], _MS_PER_E4)),
         "total_parking_time": number(_e4(metered[Q_PARKING], _MS_PER_E4)),
@@ -175,29 +193,34 @@ def _price_2_3_0(excl_e4: int, incl_e4: int, lines: Sequence[dict[str, Any]]) ->
     return {"before_taxes": number(excl_e4), "taxes": list(lines)}
 
 
-def _category_costs(settled: Settled, row: int, write: Any) -> dict[str, Any]:
+def _category_costs(account: Account, write: Any) -> dict[str, Any]:
     """The totals of categories that were priced, each to 4 decimals."""
-    costs, excl, incl = settled.cost[row].tolist(), settled.excl_e4[row].tolist(), settled.incl_e4[row].tolist()
-    priced = [*settled.priced[row].tolist(), 0]
-    return {name: write(excl[at], incl[at], ()) for name, at in _CATEGORY_TOTALS if costs[at] != 0 or priced[at] != 0}
+    priced = [*account.priced, 0]
+    return {
+        name: write(account.excl_e4[at], account.incl_e4[at], ())
+        for name, at in _CATEGORY_TOTALS
+        if account.cost[at] != 0 or priced[at] != 0
+    }
 
 
-def _tax_lines(book: Book, settled: Settled, row: int, sheet: int) -> list[dict[str, Any]]:
+def _tax_lines(book: Book, account: Account) -> list[dict[str, Any]]:
     """A TaxAmount per VAT percentage; together the total's tax."""
-    first, end = int(book.sheets[sheet, RATES_AT]), int(book.sheets[sheet, RATES_END])
-    amounts = settled.tax_e4[row, : end - first].tolist()
+    if account.total_incl_e4 == account.total_excl_e4 and not any(account.tax_e4):
+        return []
+    first, end = int(book.sheets[account.sheet, RATES_AT]), int(book.sheets[account.sheet, RATES_END])
     lines = []
-    for vat_e4, amount_e4 in zip(book.rates[first:end, RATE_VAT_E4].tolist(), amounts, strict=True):
+    rates = book.rates[first:end, RATE_VAT_E4].tolist()
+    for vat_e4, amount_e4 in zip(rates, account.tax_e4[: end - first], strict=True):
         if amount_e4 != 0:
             share = {} if vat_e4 == NO_VAT else {"percentage": number(vat_e4)}
             lines.append({"name": "VAT", **share, "amount": number(amount_e4)})
     return lines
 
 
-def _periods(pieces: Pieces, first: int, count: int, tariff_id: str) -> Iterator[dict[str, Any]]:
-    """Charging periods; neighbours of equal state and components are one."""
+def _charging_periods(periods: Iterable[Period], tariff_id: str) -> Iterator[dict[str, Any]]:
+    """OCPI's ChargingPeriods, rounded by differences of the running totals."""
     energy = time = written_energy = written_time = 0
-    for start, state, mwh, length in _runs(pieces, first, count):
+    for start, state, mwh, length in periods:
         energy, time = energy + mwh, time + length
         energy_e4, time_e4 = _e4(energy, _MWH_PER_E4) - written_energy, _e4(time, _MS_PER_E4) - written_time
         written_energy, written_time = written_energy + energy_e4, written_time + time_e4
@@ -205,29 +228,6 @@ def _periods(pieces: Pieces, first: int, count: int, tariff_id: str) -> Iterator
         kind = _TIME_DIMENSIONS.get(state, "RESERVATION_TIME")
         dimensions.append({"type": kind, "volume": number(time_e4)})
         yield {"start_date_time": timestamp(start), "dimensions": dimensions, "tariff_id": tariff_id}
-
-
-def _runs(pieces: Pieces, first: int, count: int) -> Iterator[tuple[int, int, int, int]]:
-    """(start ms, state, mWh, ms) of neighbouring pieces with equal state and components."""
-    rows = slice(first, first + count)
-    columns = (
-        pieces.start_ms,
-        pieces.end_ms,
-        pieces.energy_mwh,
-        pieces.state,
-        pieces.energy_component,
-        pieces.time_component,
-    )
-    rows_of = zip(*(column[rows].tolist() for column in columns), strict=True)
-    began, ended, energy, state, priced, timed = next(rows_of)
-    length = ended - began
-    for start, end, mwh, now, energy_by, time_by in rows_of:
-        if now != state or energy_by != priced or time_by != timed:
-            yield began, state, energy, length
-            began, energy, length, state, priced, timed = start, 0, 0, now, energy_by, time_by
-        energy += mwh
-        length += end - start
-    yield began, state, energy, length
 
 
 def _e4(amount: int, per_e4: int) -> int:

@@ -22,7 +22,7 @@ from pipeline.rate.sheets import Sheets
 from pipeline.reference import ReferenceData
 from rating import cdr
 from rating.columns import FREE, I64
-from rating.settle import BEYOND_BOUNDS, Q_ENERGY, Q_PARKING, Q_TIME, Sessions, Settled, settle
+from rating.settle import BEYOND_BOUNDS, Q_ENERGY, Q_PARKING, Q_TIME, Sessions, settle
 
 _SIGNED_WORDS: Final = {
     SIGNED_VERIFIED: "signed and verified",
@@ -70,17 +70,17 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> tuple[li
     added = added[np.argsort(added["session_key"], kind="stable")]
     keys = closed.sessions["session_key"]
     first, stop = (np.searchsorted(added["session_key"], keys, side).tolist() for side in ("left", "right"))
-    condensed = cdr.condensed(pieces, sessions)
+    accounts = cdr.accounts(pieces, sessions, settled)
     names = closed.sessions.dtype.names or ()
     bills = []
-    for at, values in enumerate(closed.sessions.tolist()):
-        if settled.status[at] == BEYOND_BOUNDS:
+    for at, (values, status) in enumerate(zip(closed.sessions.tolist(), settled.status.tolist(), strict=True)):
+        if status == BEYOND_BOUNDS:
             bills.append(Bill(None, added[:0]))
             continue
         session = dict(zip(names, values, strict=True))
         place = _place(closed, at, session, directory)
-        facts, columns = _columns(closed, settled, at, session, place, sheets, directory)
-        columns["document"] = cdr.encode(cdr.document(sheets.book, *condensed, settled, at, facts, "2.2.1"))
+        facts, columns = _columns(closed, accounts[at], at, session, place, sheets, directory)
+        columns["document"] = cdr.encode(cdr.document(sheets.book, accounts[at], facts, "2.2.1"))
         bills.append(Bill(CdrRow(place, columns), added[first[at] : stop[at]]))
     return bills, added
 
@@ -118,7 +118,7 @@ def session_id(charge_point_id: str, connector_id: int, session: Mapping[str, in
 
 
 def _columns(
-    closed: Closed, settled: Settled, at: int, session: Mapping[str, int], place: Place, sheets: Sheets,
+    closed: Closed, account: cdr.Account, at: int, session: Mapping[str, int], place: Place, sheets: Sheets,
     directory: Directory,
 ) -> tuple[cdr.CdrFacts, dict[str, object]]:  # fmt: skip
     source = sheets.builder.sources[session["sheet"]]
@@ -141,10 +141,10 @@ def _columns(
         "cdr_id": name, "revision": 1, "credit": 0, "transaction_id": closed.transaction_ids[at].decode(),
         "id_token": token, "location_id": str(location.get("id", "")), "start_ms": session["start_ms"],
         "end_ms": session["end_ms"], "settled_ms": int(closed.settled_ms[at]), "tariff": source.key,
-        "currency": source.tariff.currency, "energy_mwh": int(settled.metered[at, Q_ENERGY]),
-        "charging_ms": int(settled.metered[at, Q_TIME]), "parking_ms": int(settled.metered[at, Q_PARKING]),
-        "held_mwh": held_mwh, "held_reason": reason, "rated_cost": int(settled.rated_cost[at]),
-        "total_excl_e4": int(settled.total_excl_e4[at]), "total_incl_e4": int(settled.total_incl_e4[at]),
+        "currency": source.tariff.currency, "energy_mwh": account.metered[Q_ENERGY],
+        "charging_ms": account.metered[Q_TIME], "parking_ms": account.metered[Q_PARKING], "held_mwh": held_mwh,
+        "held_reason": reason, "rated_cost": account.rated_cost, "total_excl_e4": account.total_excl_e4,
+        "total_incl_e4": account.total_incl_e4,
         "readings": session["readings"], "signed": session["signed"], "flags": session["flags"],
     }  # fmt: skip
     return facts, columns

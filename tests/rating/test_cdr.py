@@ -2,19 +2,17 @@
 
 import json
 import random
-from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from pipeline.commands.price import command
 from rating import engine
-from rating.cdr import CdrFacts, condensed, credit, document, encode, number, timestamp
+from rating.cdr import Account, CdrFacts, Period, accounts, credit, document, encode, number, timestamp
 from rating.columns import CHARGING, PARKING
 from rating.errors import SessionError
 from rating.explain import Held, Reading, Totals, explain, text
@@ -23,7 +21,7 @@ from rating.money import COST_PER_E4
 from rating.policy import DEFAULT
 from rating.ratesheet import RATE_VAT_E4, BookBuilder
 from rating.session import Mark, Session
-from rating.settle import Sessions
+from rating.settle import Sessions, Settled
 from rating.tariff import Tariff, parse_tariff
 from rating.usage import MAX_PRICE, ROUNDING, STEP, UsageRow, usage_rows
 from tests.rating.cdr_schema import schema
@@ -83,9 +81,13 @@ def facts_of(one: Tariff) -> CdrFacts:
     )
 
 
+def account_of(rated: engine.Rated, row: int = 0) -> Account:
+    return accounts(rated.pieces, rated.sessions, rated.settled)[row]
+
+
 def cdr_of(one: Tariff, version: str) -> dict[str, Any]:
     rated, _ = engine.rate(SESSION, one, "Europe/Brussels")
-    written = document(rated.book, rated.pieces, rated.sessions, rated.settled, 0, facts_of(one), version)
+    written = document(rated.book, account_of(rated), facts_of(one), version)
     read: dict[str, Any] = json.loads(encode(written), parse_float=Decimal)
     return read
 
@@ -175,7 +177,7 @@ def test_a_session_in_which_nothing_was_rated_has_no_cdr() -> None:
     one = priced_by("2.2.1")
     rated, _ = engine.rate(Session(((START, START, 0),), (Mark(START, CHARGING),)), one, "UTC")
     with pytest.raises(SessionError, match="charging period"):
-        document(rated.book, rated.pieces, rated.sessions, rated.settled, 0, facts_of(one), "2.2.1")
+        document(rated.book, account_of(rated), facts_of(one), "2.2.1")
 
 
 # Explanations
@@ -276,17 +278,12 @@ def test_a_book_of_many_sheets_writes_each_sessions_own_taxes() -> None:
     sheets = [builder.add(other, "other@1", "UTC"), builder.add(one, "T@1", "UTC")]
     rated = engine.rate_batch(builder.book(), engine.batch_of([SESSION, SESSION], sheets))
     documents = [
-        encode(
-            document(
-                rated.book, rated.pieces, rated.sessions, rated.settled, row, replace(facts_of(one), id="x"), "2.3.0"
-            )
-        )
-        for row in (0, 1)
+        encode(document(rated.book, account_of(rated, row), facts_of(one)._replace(id="x"), "2.3.0")) for row in (0, 1)
     ]
     assert documents[0] == documents[1]
 
 
-def test_condensed_pieces_write_the_same_documents() -> None:
+def test_charging_periods_are_the_runs_of_equal_state_and_price() -> None:
     dice = random.Random(5)
     sessions = []
     for _ in range(40):
@@ -297,12 +294,32 @@ def test_condensed_pieces_write_the_same_documents() -> None:
     builder = BookBuilder(MONDAY, MONDAY + 24 * HOUR)
     sheet = builder.add(priced_by("2.3.0"), "T@1", "UTC")
     rated = engine.rate_batch(builder.book(), engine.batch_of(sessions, [sheet] * len(sessions)))
-    columns: list[Any] = [np.append(column, 0).astype(column.dtype) for column in rated.sessions]
-    empty = Sessions(*columns)
-    pieces, counted = condensed(rated.pieces, empty)
-    assert 40 < len(pieces.start_ms) < len(rated.pieces.start_ms) / 2
-    assert counted.n_pieces[:-1].all() and not counted.n_pieces[-1]
-    for row in range(len(sessions)):
-        rest = (rated.settled, row, facts_of(priced_by("2.3.0")), "2.3.0")
-        whole = encode(document(rated.book, rated.pieces, rated.sessions, *rest))
-        assert encode(document(rated.book, pieces, counted, *rest)) == whole
+    reverse: list[Any] = [column[::-1] for column in rated.sessions]
+    settled: list[Any] = [column[::-1] for column in rated.settled]
+    found = accounts(rated.pieces, Sessions(*reverse), Settled(*settled))[::-1]
+    assert found == accounts(rated.pieces, rated.sessions, rated.settled)
+    assert [account.periods for account in found] == [runs(rated, row) for row in range(len(sessions))]
+    assert 40 < sum(len(account.periods) for account in found) < len(rated.pieces.start_ms) / 2
+
+
+def runs(rated: engine.Rated, row: int) -> list[Period]:
+    """The slow twin: piece by piece."""
+    found: list[Period] = []
+    before = None
+    first = int(rated.sessions.first_piece[row])
+    for at in range(first, first + int(rated.sessions.n_pieces[row])):
+        start, state, energy, length = (
+            int(value[at])
+            for value in (
+                rated.pieces.start_ms, rated.pieces.state, rated.pieces.energy_mwh,
+                rated.pieces.end_ms - rated.pieces.start_ms,
+            )
+        )  # fmt: skip
+        price = (state, rated.pieces.energy_component[at], rated.pieces.time_component[at])
+        if price == before:
+            last = found[-1]
+            found[-1] = last._replace(energy_mwh=last.energy_mwh + energy, length_ms=last.length_ms + length)
+        else:
+            found.append(Period(start, state, energy, length))
+        before = price
+    return found
