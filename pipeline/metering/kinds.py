@@ -75,6 +75,8 @@ UNKNOWN_REFERENCE: Final = 16
 UNUSABLE_TIME: Final = 17
 NEGATIVE_SESSION: Final = 18
 ZERO_BASELINE: Final = 19
+METER_DRIFT: Final = 20
+SOC_DRIFT: Final = 21
 ALERT_KINDS: Final = (
     "counter_rollback",
     "stuck_register",
@@ -96,6 +98,8 @@ ALERT_KINDS: Final = (
     "unusable_time",
     "negative_session",
     "zero_baseline",
+    "meter_drift",
+    "soc_drift",
 )
 MAINTENANCE: Final = "maintenance"  # no anomaly: a mute, kept beside the alerts that it keeps back
 CRITICAL: Final = frozenset(

@@ -177,6 +177,8 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
     row.signed = 0
     row.has_register = 0
     row.phases_live = 0
+    row.soc_first = NONE
+    row.soc_last = NONE
     row.leave_ms = 0
     row.power_mw = NONE
     row.current_ma = NONE

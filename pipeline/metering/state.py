@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec.records import TRANSACTION_ID_BYTES
 
 MARKS: Final = 5
 NONE: Final = -1
@@ -50,6 +49,16 @@ CONNECTOR_DTYPE = np.dtype(
         ("drift_up_ms", np.int32),  # CUSUM of arrival minus event time
         ("drift_since_ms", np.int64),  # when its clock was last said to drift
         ("zero_since_ms", np.int64),  # start of the session that made a run of 0 kWh worth saying; 0 = none
+        ("ratio_level", np.float32),  # log of register over power, of its sessions: see `drift`
+        ("ratio_spread", np.float32),
+        ("ratio_low", np.float32),
+        ("ratio_high", np.float32),
+        ("soc_level", np.float32),  # log of register over state of charge
+        ("soc_spread", np.float32),
+        ("soc_low", np.float32),
+        ("soc_high", np.float32),
+        ("ratio_seen", np.int32),
+        ("soc_seen", np.int32),
         ("seq_no", np.int32),
         ("sheet", np.int32),
         ("token", np.int32),
@@ -68,6 +77,8 @@ CONNECTOR_DTYPE = np.dtype(
         ("ordinal", np.int32),  # its place among the connectors of its partition, in order of first appearance
         ("follows", np.int32),  # next connector of the same partition
         ("zero_run", np.int16),
+        ("soc_first", np.int16),  # of the session, permille; -1 = not said
+        ("soc_last", np.int16),
         ("open", np.int8),
         ("state", np.int8),
         ("pend", np.int8),
@@ -178,5 +189,5 @@ def with_periods(state: State, rows: int) -> State:
 
 
 def state_bytes() -> int:
-    """Bytes of state a connector, the text of its transaction id among them; charging periods are in a pool."""
-    return CONNECTOR_DTYPE.itemsize + MARKS * MARK_DTYPE.itemsize + TRANSACTION_ID_BYTES
+    """Bytes of state a connector: its row and its marks. Charging periods of open sessions are in a pool beside."""
+    return CONNECTOR_DTYPE.itemsize + MARKS * MARK_DTYPE.itemsize

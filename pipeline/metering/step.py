@@ -7,7 +7,7 @@ register -> interval -> rated. What needs a session's past (a late sample, one o
 
 import numpy as np
 
-from pipeline.metering import kinds, rules
+from pipeline.metering import drift, kinds, rules
 from pipeline.metering.columns import (
     ABSENT_I64,
     CONTEXT_BEGIN,
@@ -56,6 +56,7 @@ def lose_stop(run: Run, cause: int, connector: int) -> None:
     end_ms = row.last_ms if row.has_register else row.start_ms
     alert_once(run.desk, cause, connector, kinds.LOST_STOP, end_ms, row.energy_mwh, 0, row.start_ms)
     rules.on_close(run.desk, cause, connector, end_ms)
+    drift.on_close(run.desk, cause, connector, end_ms)
     close(run, cause, connector, end_ms)
     row.idle_register = row.has_register
 
@@ -116,6 +117,7 @@ def _stop(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
                 hold(row, kinds.HOLD_STOP_BELOW_START)
             alert_once(run.desk, cause, connector, kinds.NEGATIVE_SESSION, time_ms, NONE, row.first_mwh, row.start_ms)
     rules.on_close(run.desk, cause, connector, time_ms)
+    drift.on_close(run.desk, cause, connector, time_ms)
     close(run, cause, connector, time_ms)
     row.idle_register = row.has_register
 
@@ -176,6 +178,7 @@ def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: i
     """A sample or stop of the open session, in order."""
     row = run.desk.connectors[connector]
     row.seq_no = max(row.seq_no, sample.seq_no)
+    drift.charged(row, sample)
     row.leave_ms = 0
     _note(run, cause, connector, sample, time_ms)
     if sample.kind == KIND_STOP:

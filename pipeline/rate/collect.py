@@ -57,7 +57,7 @@ def _severity(kind: int) -> str:
 
 def _subject(kind: int, place: Place, since_ms: int) -> str:
     """What an alert's id says beside its kind: its session; the connector and when it began; or the reading."""
-    if kind in (kinds.CLOCK_DRIFT, kinds.ZERO_KWH_RUN):
+    if kind in (kinds.CLOCK_DRIFT, kinds.ZERO_KWH_RUN, kinds.METER_DRIFT, kinds.SOC_DRIFT):
         return f"{place.charge_point_id}/{place.connector_id}-{since_ms}"
     if kind == kinds.OUTSIDE_TRANSACTION:
         return f"{place.partition}-{place.offset}-{place.line:x}"
