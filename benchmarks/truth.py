@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from benchmarks.surroundings import surroundings
 from benchmarks.truth_alerts import Confusion, confusion
 from benchmarks.truth_ledger import RollingLedger
+from benchmarks.truth_tokens import KIND as TOKEN_KIND
+from benchmarks.truth_tokens import TokenRule
 from benchmarks.truth_totals import Totals
 from pipeline.simulate.faults import FAULTS
 from pipeline.simulate.fleet import Fleet, FleetPlan
@@ -50,6 +52,7 @@ class Run:
         self.fleet = Fleet(plan)
         self.ledger = RollingLedger()
         self.totals = Totals()
+        self.tokens = TokenRule(self.ledger)
         self.drive = Drive(fleet_changes(self.fleet), PARTITIONS, ledger=self.ledger)
         self.truth: list[pa.Table] = []
         self.messages = self.readings = 0
@@ -72,7 +75,9 @@ class Run:
 
     def _take(self, log: dict[int, list[Record]]) -> None:
         self.messages += sum(map(len, log.values()))
-        self.totals.add(self.drive.take(log), self.drive.engine)
+        batch = self.drive.take(log)
+        self.totals.add(batch, self.drive.engine)
+        self.tokens.take(batch, self.drive.engine)
 
     def _waiting(self) -> set[int]:
         """Sessions that a later message, tick or person may still ask for."""
@@ -120,7 +125,10 @@ def run(plan: FleetPlan, keep: Path | None = None, progress: bool = False) -> di
     table: dict[str, Counter[str]] = {name: Counter() for name in ("", *FAULTS)}
     for session, _, verdict in judgements:
         table[session["fault"]][verdict] += 1
-    kinds = confusion(one.ledger, [(session, keys) for session, keys, _ in judgements])
+    matched = [(session, keys) for session, keys, _ in judgements]
+    for key in one.tokens.told(matched):
+        one.ledger.kinds[key].add(TOKEN_KIND)
+    kinds = confusion(one.ledger, matched)
     if keep is not None:
         _keep(keep, truth, one.ledger, judgements)
     wrong = [(s, keys, verdict) for s, keys, verdict in judgements if verdict in VERDICTS[2:]]

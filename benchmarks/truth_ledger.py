@@ -45,7 +45,8 @@ class RollingLedger(MemoryLedger):
         for alert in batch.alerts:
             if alert.action != "opened":
                 continue
-            self.kinds[alert.place.session_key].add(alert.kind)
+            if alert.action == "opened":
+                self.kinds[alert.place.session_key].add(alert.kind)
             self._alert_rows.append(_alert(alert))
 
     def note(self, key: int, heard: Heard) -> None:

@@ -7,17 +7,25 @@ person. A session may be told to start twice (its start, and its first register)
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.ledger import CDRS, QUARANTINE, READINGS, Ledger
+from pipeline.ledger import CDRS, QUARANTINE, READINGS, Heard
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_START
 from pipeline.reference import ReferenceData
+
+
+class Remembers(Protocol):
+    """A ledger that knows what readings told of sessions."""
+
+    def heard(self, sessions: Iterable[tuple[str, int, int, int]]) -> Mapping[int, Heard]:
+        """By key, for (charge point, key, partition, offset): what was told up to that offset."""
+
 
 DataOf = Callable[[int], ReferenceData]  # reference data by version
 
@@ -53,7 +61,7 @@ class Event(NamedTuple):
 _cdr: Final = msgspec.json.Decoder(_Cdr)
 
 
-def session_events(tables: Mapping[str, pa.Table], ledger: Ledger, data_of: DataOf) -> list[Event]:
+def session_events(tables: Mapping[str, pa.Table], ledger: Remembers, data_of: DataOf) -> list[Event]:
     """The events of a batch that is marked, in the order of the log."""
     facts = [*_starts(tables[READINGS], data_of), *_stops(tables[CDRS])]
     facts += _held(tables[QUARANTINE], ledger, data_of)
@@ -83,7 +91,7 @@ def _stops(cdrs: pa.Table) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def _held(quarantine: pa.Table, ledger: Ledger, data_of: DataOf) -> Iterator[dict[str, Any]]:
+def _held(quarantine: pa.Table, ledger: Remembers, data_of: DataOf) -> Iterator[dict[str, Any]]:
     """Sessions that ended and are held: they have no CDR yet, but their driver has left."""
     rows = [row for row in _rows(quarantine, _HELD) if row["action"] == "held" and row["session_key"]]
     known = ledger.heard((row["charge_point_id"], row["session_key"], row["partition"], row["offset"]) for row in rows)

@@ -217,5 +217,6 @@ ANOMALIES: Final = (
         after=_leaks,
         scope="charge_point",
         shapes=ALL,
+        may=("meter_drift",),
     ),
 )
