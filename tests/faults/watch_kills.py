@@ -1,4 +1,4 @@
-"""kill -9 of `wattrate watch` at random moments while a fleet is rated, any number of times, against an undisturbed one.
+"""kill -9 of `wattrate watch` at random moments while a fleet is rated, as often as wanted, beside an undisturbed one.
 
 `python -m tests.faults.watch_kills --kills 50 --seed 7` prints a report; the exit code is 1 where anything differs.
 
@@ -25,9 +25,9 @@ from pipeline.clickhouse import Store
 from pipeline.kafka import Admin
 from pipeline.migrations import migrate
 from pipeline.settings import Settings
-from pipeline.store import StoreLedger
 from pipeline.simulate.faults import FAULTS
 from pipeline.simulate.fleet import Fleet, FleetPlan
+from pipeline.store import StoreLedger
 from pipeline.watch.ledger import WatchLedger
 from tests.faults.rig import Feeder, Process, await_rated, publish
 from tests.pipeline.watch.process import WatchProcess, wait_until
@@ -161,7 +161,7 @@ def _done(settings: Settings, watch: WatchProcess) -> bool:
 
 
 def _undisturbed(settings: Settings, rules: Path) -> Settings:
-    """The same topics and ledger, watched by one that nothing disturbs, into a database of its own; delivers nothing."""
+    """The same topics and ledger, watched undisturbed into a database of its own; nothing is delivered."""
     name = f"{settings.clickhouse_database}_undisturbed"
     of = replace(settings, clickhouse_database=name, webhook_url="")
     with Store(settings) as store:
@@ -220,11 +220,12 @@ def _open(settings: Settings) -> set[str]:
 @click.command()
 @click.option("--kills", default=50, show_default=True)
 @click.option("--seed", default=7, show_default=True)
-def main(kills: int, seed: int) -> None:
+@click.option("--load-seconds", default=None, type=float, help="How long the fleet is fed; 6 a kill if not given.")
+def main(kills: int, seed: int, load_seconds: float | None) -> None:
     """Kill the watch, and compare."""
     with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder)) as stack:
         settings = prepared(stack.settings)
-        report = kill_watch(settings, Path(folder), seed, kills)
+        report = kill_watch(settings, Path(folder), seed, kills, load_s=load_seconds)
         sys.stdout.write(f"{report}\n")
         assert sum(Admin(settings).end_offsets(topics.DEAD_LETTERS).values()) == 0
 
