@@ -2,7 +2,7 @@
 
 Causal, one fixed setting for all series. The setting was chosen on every second series; both halves are shown. VUS-PR
 (Paparrizos et al. 2022) is the mean over buffers of 0, 25, 50, 75 and 100 points around the labelled windows. river and
-stumpy are measured in the same run where they are installed and asked for.
+stumpy are measured in the same run where they are asked for: `pip install -e '.[nab]'`; stumpy takes minutes.
 
 Run: python -m benchmarks.nab NAB_FOLDER [--peers river,stumpy] [--json]
 """
@@ -12,7 +12,6 @@ import csv
 import hashlib
 import importlib
 import json
-import platform
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.surroundings import surroundings
 from pipeline.anomaly.detectors import F64, I64, cusum, page_hinkley, robust_z, seasonal_z, surprise
 from rating.jit import kernel
 
@@ -219,8 +219,8 @@ def measure(folder: Path, peers: list[str]) -> dict[str, Any]:
         }
     answers = {name: round(row["vus_pr"], 6) for name, row in rows.items()}
     digest = hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
-    machine = f"{platform.machine()}, python {platform.python_version()}"
-    return {"series": len(series), "points": points, "detectors": rows, "hash": digest, "machine": machine}
+    where = surroundings("numba", "numpy", *peers)
+    return {"series": len(series), "points": points, "detectors": rows, "hash": digest, **where}
 
 
 def main() -> None:
@@ -234,7 +234,8 @@ def main() -> None:
     if chosen.json:
         print(json.dumps(found, indent=2))
         return
-    print(f"{found['series']} series, {found['points']:,} points; result {found['hash']}; {found['machine']}")
+    print(f"{found['series']} series, {found['points']:,} points; result {found['hash']}")
+    print(f"{found['machine']}, {found['cores']} cores; {found['versions']}; {found['commit']}")
     print(f"{'detector':<14}{'VUS-PR':>8}{'chosen on':>11}{'others':>8}{'µs/point':>10}")
     for name, row in sorted(found["detectors"].items(), key=lambda item: -item[1]["vus_pr"]):
         print(
