@@ -260,8 +260,8 @@ def documents(batch: Batch, count: int, rounds: int) -> list[Result]:
 
     def work(version: str) -> str:
         digest = hashlib.sha256()
-        for account in accounts(rated.pieces, rated.sessions, rated.settled)[:count]:
-            digest.update(encode(document(rated.book, account, facts, version)))
+        for account in accounts(rated.book, rated.pieces, rated.sessions, rated.settled)[:count]:
+            digest.update(encode(document(account, facts, version)))
         return digest.hexdigest()
 
     return [

@@ -16,7 +16,7 @@ from typing import Final
 
 from benchmarks.stand import settings_from
 from pipeline.rate.progress import Progress
-from pipeline.rate.warm import compile_all
+from pipeline.rate.warm import make_ready
 from pipeline.rate.worker import Worker
 
 _LOOK_S: Final = 0.05
@@ -68,7 +68,7 @@ def main() -> None:
     """Rate until nothing came for as long as the argument says; 0: until SIGTERM."""
     settings = settings_from(sys.stdin.readline())
     drain_s = float(sys.argv[1])
-    compile_all()
+    make_ready()
     base_mb, watcher = resident_mb(), Watcher()
     worker = Worker.connect(settings, wait=lambda: False)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

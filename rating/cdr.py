@@ -87,7 +87,7 @@ class Period(NamedTuple):
 class Account(NamedTuple):
     """What `document` says of one settled session, as plain numbers; amounts by category as in `Settled`."""
 
-    sheet: int
+    rates_e4: list[int]  # VAT percentages of the sheet
     periods: list[Period]
     metered: list[int]
     priced: list[int]
@@ -100,11 +100,17 @@ class Account(NamedTuple):
     rated_cost: int
 
 
-def accounts(pieces: Pieces, sessions: Sessions, settled: Settled) -> list[Account]:
+def accounts(book: Book, pieces: Pieces, sessions: Sessions, settled: Settled) -> list[Account]:
     """One a session, in order."""
     columns: list[Any] = [getattr(settled, name).tolist() for name in Account._fields[2:]]
-    rows = zip(sessions.sheet.tolist(), _periods_of(pieces, sessions), *columns, strict=True)
+    rates = {sheet: _rates_of(book, sheet) for sheet in np.unique(sessions.sheet).tolist()}
+    rows = zip(map(rates.__getitem__, sessions.sheet.tolist()), _periods_of(pieces, sessions), *columns, strict=True)
     return [Account(*row) for row in rows]
+
+
+def _rates_of(book: Book, sheet: int) -> list[int]:
+    rates: list[int] = book.rates[book.sheets[sheet, RATES_AT] : book.sheets[sheet, RATES_END], RATE_VAT_E4].tolist()
+    return rates
 
 
 def _periods_of(pieces: Pieces, sessions: Sessions) -> Iterator[list[Period]]:
@@ -129,7 +135,7 @@ def _periods_of(pieces: Pieces, sessions: Sessions) -> Iterator[list[Period]]:
     return (periods[a:b] for a, b in zip(before[begins].tolist(), before[ends].tolist(), strict=True))
 
 
-def document(book: Book, account: Account, facts: CdrFacts, ocpi_version: str) -> dict[str, Any]:
+def document(account: Account, facts: CdrFacts, ocpi_version: str) -> dict[str, Any]:
     """The CDR of one settled session; `encode` writes it. Raises SessionError for a session with nothing in it."""
     write = _price_2_3_0 if ocpi_version == "2.3.0" else _price_2_2_1
     if not account.periods:
@@ -151,7 +157,7 @@ def document(book: Book, account: Account, facts: CdrFacts, ocpi_version: str) -
         "tariffs": facts.tariffs,
         "charging_periods": list(_charging_periods(account.periods, facts.tariff_id)),
         "signed_data": facts.signed_data,
-        "total_cost": write(account.total_excl_e4, account.total_incl_e4, _tax_lines(book, account)),
+        "total_cost": write(account.total_excl_e4, account.total_incl_e4, _tax_lines(account)),
         **_category_costs(account, write),
         "total_energy": number(_e4(metered[Q_ENERGY], _MWH_PER_E4)),
         "total_time": number(_e4(metered[Q_TIME] + metered[Q_PARKING], _MS_PER_E4)),
@@ -203,14 +209,10 @@ def _category_costs(account: Account, write: Any) -> dict[str, Any]:
     }
 
 
-def _tax_lines(book: Book, account: Account) -> list[dict[str, Any]]:
+def _tax_lines(account: Account) -> list[dict[str, Any]]:
     """A TaxAmount per VAT percentage; together the total's tax."""
-    if account.total_incl_e4 == account.total_excl_e4 and not any(account.tax_e4):
-        return []
-    first, end = int(book.sheets[account.sheet, RATES_AT]), int(book.sheets[account.sheet, RATES_END])
     lines = []
-    rates = book.rates[first:end, RATE_VAT_E4].tolist()
-    for vat_e4, amount_e4 in zip(rates, account.tax_e4[: end - first], strict=True):
+    for vat_e4, amount_e4 in zip(account.rates_e4, account.tax_e4, strict=False):  # tax_e4 has room for RATES_MAX
         if amount_e4 != 0:
             share = {} if vat_e4 == NO_VAT else {"percentage": number(vat_e4)}
             lines.append({"name": "VAT", **share, "amount": number(amount_e4)})

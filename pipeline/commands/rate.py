@@ -12,7 +12,7 @@ from pipeline.errors import FencedError
 from pipeline.log import Log
 from pipeline.metrics import MetricsPage
 from pipeline.rate.progress import Progress
-from pipeline.rate.warm import compile_all
+from pipeline.rate.warm import make_ready
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
 
@@ -45,7 +45,7 @@ def command(settings: Settings, drain: float | None, as_json: bool) -> None:
         )
         LOG.info("metrics page", url=f"http://{settings.metrics_host}:{settings.metrics_port}/metrics")
     LOG.info("kernels are made ready; the first time after an upgrade this compiles for a minute or two")
-    compile_all()  # before joining the group: a member that compiles is taken for dead
+    make_ready()  # before joining the group: a member that compiles is taken for dead
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     with page:

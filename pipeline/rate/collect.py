@@ -28,7 +28,7 @@ from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow
 from pipeline.rate.inputs import Input
 from pipeline.rate.partition import Held
 from pipeline.rate.past import NOTHING, Past, SessionName
-from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_lines
+from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_line
 from pipeline.rate.segment import Samples, Segment, new_facts
 from pipeline.rate.settlement import Bill, Closed, settle_all
 
@@ -228,7 +228,7 @@ class Collector:
         added = bill.rated
         if len(added):
             first = self.batch.next_place("settlement", place.partition, place.offset, place.line >> 32, len(added))
-            added["line"] = settlement_lines(place.line, first, len(added))
+            added["line"] += settlement_line(place.line, first)
 
     def hold(self, segment: Segment, session: np.void, reason: int) -> None:
         """Keep a closed session back from billing, with the raw bytes of what closed it."""

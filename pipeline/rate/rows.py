@@ -138,7 +138,8 @@ def from_flats(book: Book, flats: Rows, samples: Rows, facts: Rows) -> Rows:
 def from_settlement(book: Book, settled: Settled, sessions: Rows, offsets: I64, partitions: I64) -> Rows:
     """What settlement adds to what was rated: STEP, MIN_PRICE, MAX_PRICE, ROUNDING; zero rows are left out.
 
-    `offsets` and `partitions` are those of the records that settled the sessions; the rows have no line yet.
+    `offsets` and `partitions` are those of the records that settled the sessions. By session key; the line of a row
+    is its place among those of its session until `settlement_line` is added.
     """
     parts = []
     for kind in range(QUANTITIES):
@@ -155,7 +156,10 @@ def from_settlement(book: Book, settled: Settled, sessions: Rows, offsets: I64, 
         row["cost"] = costs[chosen]
         row["element"] = row["component"] = -1
         parts.append(row)
-    return np.concatenate(parts)
+    rated = np.concatenate(parts)
+    rated = rated[np.argsort(rated["session_key"], kind="stable")]
+    rated["line"] = places(rated["session_key"])
+    return rated
 
 
 def _settlement_rows(
@@ -228,6 +232,6 @@ def again_lines(base: int, first: int, rows: int) -> U64:
     return np.uint64((base >> 32 << 32) + _AGAIN + first) + np.arange(rows, dtype=np.uint64)
 
 
-def settlement_lines(base: int, first: int, rows: int) -> U64:
-    """Lines of rows that settlements add in the name of a cause, which has added `first` of them before."""
-    return np.uint64((base >> 32 << 32) + _SETTLEMENT + first) + np.arange(rows, dtype=np.uint64)
+def settlement_line(base: int, first: int) -> np.uint64:
+    """The first line of rows that a settlement adds in the name of a cause, which has added `first` of them before."""
+    return np.uint64((base >> 32 << 32) + _SETTLEMENT + first)

@@ -67,10 +67,9 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> tuple[li
     pieces = piece_columns(closed.pieces)
     settled = settle(sheets.book, sessions, pieces)
     added = from_settlement(sheets.book, settled, closed.sessions, closed.offsets, closed.partitions)
-    added = added[np.argsort(added["session_key"], kind="stable")]
     keys = closed.sessions["session_key"]
     first, stop = (np.searchsorted(added["session_key"], keys, side).tolist() for side in ("left", "right"))
-    accounts = cdr.accounts(pieces, sessions, settled)
+    accounts = cdr.accounts(sheets.book, pieces, sessions, settled)
     names = closed.sessions.dtype.names or ()
     bills = []
     for at, (values, status) in enumerate(zip(closed.sessions.tolist(), settled.status.tolist(), strict=True)):
@@ -80,7 +79,7 @@ def settle_all(closed: Closed, sheets: Sheets, directory: Directory) -> tuple[li
         session = dict(zip(names, values, strict=True))
         place = _place(closed, at, session, directory)
         facts, columns = _columns(closed, accounts[at], at, session, place, sheets, directory)
-        columns["document"] = cdr.encode(cdr.document(sheets.book, accounts[at], facts, "2.2.1"))
+        columns["document"] = cdr.encode(cdr.document(accounts[at], facts, "2.2.1"))
         bills.append(Bill(CdrRow(place, columns), added[first[at] : stop[at]]))
     return bills, added
 

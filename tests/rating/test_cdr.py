@@ -82,12 +82,12 @@ def facts_of(one: Tariff) -> CdrFacts:
 
 
 def account_of(rated: engine.Rated, row: int = 0) -> Account:
-    return accounts(rated.pieces, rated.sessions, rated.settled)[row]
+    return accounts(rated.book, rated.pieces, rated.sessions, rated.settled)[row]
 
 
 def cdr_of(one: Tariff, version: str) -> dict[str, Any]:
     rated, _ = engine.rate(SESSION, one, "Europe/Brussels")
-    written = document(rated.book, account_of(rated), facts_of(one), version)
+    written = document(account_of(rated), facts_of(one), version)
     read: dict[str, Any] = json.loads(encode(written), parse_float=Decimal)
     return read
 
@@ -177,7 +177,7 @@ def test_a_session_in_which_nothing_was_rated_has_no_cdr() -> None:
     one = priced_by("2.2.1")
     rated, _ = engine.rate(Session(((START, START, 0),), (Mark(START, CHARGING),)), one, "UTC")
     with pytest.raises(SessionError, match="charging period"):
-        document(rated.book, account_of(rated), facts_of(one), "2.2.1")
+        document(account_of(rated), facts_of(one), "2.2.1")
 
 
 # Explanations
@@ -277,9 +277,7 @@ def test_a_book_of_many_sheets_writes_each_sessions_own_taxes() -> None:
     one, other = priced_by("2.3.0"), parse_tariff({**priced_by("2.3.0").source, "id": "other"}, "2.3.0")
     sheets = [builder.add(other, "other@1", "UTC"), builder.add(one, "T@1", "UTC")]
     rated = engine.rate_batch(builder.book(), engine.batch_of([SESSION, SESSION], sheets))
-    documents = [
-        encode(document(rated.book, account_of(rated, row), facts_of(one)._replace(id="x"), "2.3.0")) for row in (0, 1)
-    ]
+    documents = [encode(document(account_of(rated, row), facts_of(one)._replace(id="x"), "2.3.0")) for row in (0, 1)]
     assert documents[0] == documents[1]
 
 
@@ -296,8 +294,8 @@ def test_charging_periods_are_the_runs_of_equal_state_and_price() -> None:
     rated = engine.rate_batch(builder.book(), engine.batch_of(sessions, [sheet] * len(sessions)))
     reverse: list[Any] = [column[::-1] for column in rated.sessions]
     settled: list[Any] = [column[::-1] for column in rated.settled]
-    found = accounts(rated.pieces, Sessions(*reverse), Settled(*settled))[::-1]
-    assert found == accounts(rated.pieces, rated.sessions, rated.settled)
+    found = accounts(rated.book, rated.pieces, Sessions(*reverse), Settled(*settled))[::-1]
+    assert found == accounts(rated.book, rated.pieces, rated.sessions, rated.settled)
     assert [account.periods for account in found] == [runs(rated, row) for row in range(len(sessions))]
     assert 40 < sum(len(account.periods) for account in found) < len(rated.pieces.start_ms) / 2
 
