@@ -37,6 +37,7 @@ class Directory:
         self._first_row: dict[str, int] = {}
         self._token_of: dict[str, int] = {}
         self._spare: list[int] = []
+        self.taken_again: list[int] = []  # rows that stand for another connector now; `Sheets` empties it
 
     def row(self, partition: int, charge_point: str, connector_id: int) -> int:
         """The row of a connector, made when it is new."""
@@ -128,6 +129,8 @@ class Directory:
         if row == len(self.charge_points):
             self.charge_points.append(charge_point)
             self._grow(row + 1)
+        else:
+            self.taken_again.append(row)
         self.charge_points[row] = charge_point
         self._row_of[charge_point, connector_id] = row
         connector = self.state.connectors[row]

@@ -73,8 +73,6 @@ class Engine:
 
     def drop(self, partition: int) -> None:
         """Forget a partition: another worker has it."""
-        for row in self.directory.members(partition):
-            self.sheets.forget_row(row)
         self.directory.forget(partition)
         self.partitions.pop(partition, None)
 

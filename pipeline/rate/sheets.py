@@ -4,7 +4,7 @@ A version becomes a `slot` when the log says that it is active; partitions reach
 are in use at once. Sheets are never dropped: sessions keep the tariff that was valid at their start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -91,8 +91,12 @@ class Sheets:
             slots, known = self._defaults.shape
             wider[:slots, :known] = self._defaults
             self._defaults = wider
+        again = directory.taken_again
+        self._timed.difference_update(again)
         for version, slot in self._slots.items():
-            self._fill(directory, version, slot, rows, at_ms)
+            self._fill(directory, version, slot, [*again, *range(self._filled[slot], rows)], at_ms)
+            self._filled[slot] = rows
+        again.clear()
         return self._defaults
 
     def own_tariff(self, version: int, uid: str) -> bool:
@@ -124,11 +128,6 @@ class Sheets:
             raise IntegrityError(f"rated usage names tariff {key}, which was never published under that version")
         return self._added(tariff, key, zone)
 
-    def forget_row(self, row: int) -> None:
-        """The row was given to another connector."""
-        self._filled = [0] * len(self._filled)
-        self._timed.discard(row)
-
     def _added(self, tariff: Tariff, key: str, zone: str) -> int:
         known = len(self.builder.sources)
         sheet = self.builder.add(tariff, key, zone)
@@ -136,8 +135,8 @@ class Sheets:
             self._book = None
         return sheet
 
-    def _fill(self, directory: Directory, version: int, slot: int, rows: int, at_ms: int) -> None:
-        for row in range(self._filled[slot], rows):
+    def _fill(self, directory: Directory, version: int, slot: int, rows: Iterable[int], at_ms: int) -> None:
+        for row in rows:
             found = self.resolve(directory, version, row, "", at_ms)
             default = self._defaults[slot, row]
             default["sheet"] = self.sheet_of(found)
@@ -145,4 +144,3 @@ class Sheets:
             timed = found.tariff is not None and (found.tariff.start_ms is not None or found.tariff.end_ms is not None)
             if timed or found.reason == "tariff_not_valid":
                 self._timed.add(row)
-        self._filled[slot] = rows
