@@ -62,6 +62,6 @@ def _rate(settings: Settings, drain: float | None, running: list[Worker], done: 
         try:
             return worker.run(drain_s=drain)
         except FencedError as error:
-            LOG.warning("fenced: forgetting all, joining again", why=str(error))
-            if done.is_set():
-                raise
+            LOG.warning("fenced: forgetting all", why=str(error))
+            if done.is_set():  # another worker has its partitions, and it was to end
+                return worker.progress

@@ -185,6 +185,8 @@ class Worker:
                 result = step()
             except (StoreUnavailableError, BrokerUnavailableError, DeliveryError) as error:
                 LOG.warning("outage: partitions are paused, nothing is lost", doing=doing, why=str(error))
+                if self._stopping:  # whoever comes next does it
+                    raise
                 self.progress.waits_for = doing
                 self._wait_out(delay_s)
                 paused = True

@@ -16,14 +16,16 @@ class Fault:
     """What happens to the connections that begin while it is set.
 
     refuse: closed at once. cut_request_after, cut_answer_after: bytes that pass before both sides are reset (0 = none
-    passes; the other side has read all of what was sent before). delay_s: before each chunk of an answer. `times`: how
-    many connections it hits, then all is well.
+    passes; the other side has read all of what was sent before). delay_s: before each chunk of an answer. late_s: before
+    each chunk of a request, which is delivered even when the client has given up meanwhile. `times`: how many
+    connections it hits, then all is well.
     """
 
     refuse: bool = False
     cut_request_after: int | None = None
     cut_answer_after: int | None = None
     delay_s: float = 0.0
+    late_s: float = 0.0
     times: int = 1 << 30
 
 
@@ -101,7 +103,7 @@ class Proxy:
             target=_pump, args=(server, client, fault.cut_answer_after, fault.delay_s, end), daemon=True
         )
         answer.start()
-        _pump(client, server, fault.cut_request_after, 0.0, end)
+        _pump(client, server, fault.cut_request_after, fault.late_s, end)
         answer.join()
         self._open.difference_update(both)
 

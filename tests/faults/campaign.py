@@ -76,7 +76,7 @@ class Workers:
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self._log = log
-        self._environ = {k: v for k, v in environment(settings).items() if k.startswith("WATTRATE_")}
+        self._environ = environment(settings)
         self._parts = ExitStack()
         self._zygotes = [self._parts.enter_context(Zygote({})) for _ in range(WORKERS)]
         self._pids = [self._start(zygote) for zygote in self._zygotes]

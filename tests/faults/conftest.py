@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.embedded.stack import Stack
 from pipeline.settings import Settings
+from tests.faults.rig import Process
 from tests.stack import prepared, running_stack
 
 
@@ -13,6 +14,12 @@ from tests.stack import prepared, running_stack
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running_stack(tmp_path_factory.mktemp("faults")) as running:
         yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def idle_processes_end() -> Iterator[None]:
+    yield
+    Process.end_idle()
 
 
 @pytest.fixture

@@ -31,10 +31,10 @@ from tests.faults.zygote import Zygote
 
 STORE, WORKER = "store", "worker"
 ACTIONS: Final = {
-    STORE: tuple(Action),
+    STORE: (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN, Action.DISK_FULL, Action.IO_ERROR),
     WORKER: (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN, Action.IO_ERROR),
 }
-_LIMIT_S: Final = 60.0
+_LIMIT_S: Final = 300.0  # on a machine that is busy with other things
 _LIVES: Final = 5  # of workers in one run, before it counts as not recovering
 Identity = tuple[str, int, int, int]
 
@@ -155,8 +155,7 @@ class Bed:
         """A worker in a group of its own: nobody waits for a dead member's session."""
         self._groups += 1
         named = replace(settings, group_id=f"crash-{self._groups}")
-        environ = {k: v for k, v in environment(named).items() if k.startswith("WATTRATE_")}
-        return self._zygote.start(environ, self._folder / "run" / "worker.log", "rate", "--drain", "0.7")
+        return self._zygote.start(environment(named), self._folder / "run" / "worker.log", "rate", "--drain", "0.7")
 
     def _fill(self, base: Settings, charge_points: int) -> int:
         """Tables, topics, reference data and messages; the folder as each run finds it."""

@@ -16,12 +16,16 @@ from typing import Final, Self
 from pipeline.errors import EmbeddedError
 
 _SOURCE: Final = Path(__file__).with_name("interpose.c")
-_LAYOUT: Final = struct.Struct("<QQIIII16s208s")  # struct control, before `kinds`
+_LAYOUT: Final = struct.Struct("<QQIIIIq16s200s")  # struct control, before `kinds`
+_CLOCK_AT: Final = 32
 _KINDS: Final = 16_384
 KINDS: Final = {
     "w": "write", "p": "write", "s": "send", "f": "fsync", "t": "truncate", "r": "rename", "l": "link", "m": "mkdir",
     "d": "rmdir", "u": "unlink", "c": "create",
 }  # fmt: skip
+
+
+_Control = tuple[int, int, int, int, int, int, int, bytes, bytes]
 
 
 class Action(IntEnum):
@@ -32,11 +36,7 @@ class Action(IntEnum):
     DISK_FULL = 3
     IO_ERROR = 4
     TORN = 5
-
-    @property
-    def kills(self) -> bool:
-        """Whether the process dies of it."""
-        return self in (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN)
+    READ_ONLY = 6
 
     @property
     def told(self) -> str:
@@ -47,6 +47,7 @@ class Action(IntEnum):
             Action.DISK_FULL: "disk full at the call",
             Action.IO_ERROR: "I/O error at the call",
             Action.TORN: "half written, then killed",
+            Action.READ_ONLY: "read-only from the call on",
         }[self]
 
 
@@ -65,7 +66,7 @@ class Interposer:
 
     def __init__(self, library: Path, control: Path, prefix: str, port: int = 0) -> None:
         """Calls on paths that begin with `prefix` count; "socket:" those on sockets to `port` of this machine."""
-        control.write_bytes(_LAYOUT.pack(0, 0, 0, 1, 0, port, b"", b"") + bytes(_KINDS))
+        control.write_bytes(_LAYOUT.pack(0, 0, 0, 1, 0, port, 0, b"", b"") + bytes(_KINDS))
         with control.open("r+b") as file:
             self._shared = mmap.mmap(file.fileno(), _LAYOUT.size + _KINDS)
         self.environ = {
@@ -92,15 +93,19 @@ class Interposer:
     @property
     def struck(self) -> str:
         """The first of them: the call and its path."""
-        call, path = self._read()[6:8]
+        call, path = self._read()[7:9]
         return f"{call.rstrip(bytes(1)).decode()} {path.rstrip(bytes(1)).decode('utf-8', 'replace')}"
 
     def arm(self, call: int, action: Action, *, calls: int = 1) -> None:
         """Strike the `call`th call from now on, counted from 1, and the `calls` - 1 after it."""
         self.disarm()
-        port = int(self._read()[5])
-        self._shared[16 : _LAYOUT.size] = struct.pack("<IIII16s208s", action, calls, 0, port, b"", b"")
+        port, clock_s = self._read()[5:7]
+        self._shared[16 : _LAYOUT.size] = _LAYOUT.pack(0, 0, action, calls, 0, port, clock_s, b"", b"")[16:]
         self._shared[8:16] = struct.pack("<Q", self.count + call)
+
+    def shift_clock(self, seconds: int) -> None:
+        """Put the process's wall clock so far ahead of the machine's."""
+        self._shared[_CLOCK_AT : _CLOCK_AT + 8] = struct.pack("<q", seconds)
 
     def disarm(self) -> None:
         """Strike nothing."""
@@ -116,6 +121,6 @@ class Interposer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self) -> tuple[int, int, int, int, int, int, bytes, bytes]:
-        found: tuple[int, int, int, int, int, int, bytes, bytes] = _LAYOUT.unpack(self._shared[: _LAYOUT.size])
+    def _read(self) -> _Control:
+        found: _Control = _LAYOUT.unpack(self._shared[: _LAYOUT.size])
         return found

@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -31,6 +31,7 @@ from pipeline.simulate.faults import FAULTS
 from pipeline.simulate.fleet import Fleet, FleetPlan
 from pipeline.simulate.message import Batch
 from pipeline.topics import READINGS
+from tests.faults.zygote import Zygote
 
 VIEWS = ("readings", "rated_usage", "cdrs", "alerts", "quarantine", "dead_letters")
 START_S = 120.0  # a worker's start on a machine that is busy with other things
@@ -92,62 +93,69 @@ class Feeder:
 
 
 class Process:
-    """`wattrate rate` as a process, its log in a file."""
+    """`wattrate rate` as a process, its log in a file. Forked from one that has compiled: workers start often here."""
+
+    _idle: ClassVar[list[Zygote]] = []
 
     def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
         self.log = log
         self._from = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", *(arguments or ("rate",))],
-                env=environment(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        self.pid = self._popen.pid
+        self._code: int | None = None
+        self._zygote = self._idle.pop() if self._idle else Zygote({})
+        self.pid = self._zygote.start(environment(settings), log, *(arguments or ("rate",)))
+
+    @classmethod
+    def end_idle(cls) -> None:
+        """End what waits for the next one to be started."""
+        while cls._idle:
+            cls._idle.pop().close()
 
     def said(self) -> str:
         """What this process has written so far."""
-        return self.log.read_bytes()[self._from :].decode("utf-8", "replace")
+        return self.log.read_bytes()[self._from :].decode("utf-8", "replace") if self.log.exists() else ""
 
     def await_word(self, word: str, timeout_s: float = START_S) -> bool:
         """Wait until it has said `word`; False when it ended or the time is over before."""
         deadline = time.monotonic() + timeout_s
         while word not in self.said():
-            if self._popen.poll() is not None or time.monotonic() > deadline:
-                return False
+            if self.ended() is not None or time.monotonic() > deadline:
+                return word in self.said()
             time.sleep(0.02)
         return True
 
-    def ended(self) -> int | None:
-        """Its exit code, once it has one."""
-        return self._popen.poll()
+    def ended(self, timeout_s: float = 0.0) -> int | None:
+        """Its exit code, if it ends in time."""
+        if self._code is None:
+            self._code = self._zygote.poll(timeout_s)
+            if self._code is not None:
+                self._idle.append(self._zygote)
+        return self._code
 
     def wait(self, timeout_s: float = START_S) -> int:
         """Its exit code."""
-        return self._popen.wait(timeout_s)
+        code = self.ended(timeout_s)
+        assert code is not None, f"it does not end: {self.said()}"
+        return code
 
     def send(self, number: int) -> None:
         """A signal."""
-        self._popen.send_signal(number)
+        if self.ended() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
-        self._popen.kill()
-        self._popen.wait()
+        self.send(signal.SIGKILL)
+        self.wait()
 
     def stop(self) -> int:
         """SIGTERM; its exit code."""
-        self._popen.terminate()
-        return self._popen.wait(START_S)
+        self.send(signal.SIGTERM)
+        return self.wait()
 
     def __enter__(self) -> "Process":
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGCONT)
         self.kill()
 
 

@@ -16,30 +16,37 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.cli import main as wattrate
+from pipeline.embedded.processes import die_with_parent
 from pipeline.rate.warm import compile_all
-from tests.faults.rig import tell
 
 
 def serve() -> None:
     """Until the input ends."""
     compile_all()
-    tell("ready")
+    _answer("ready")
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
         child = os.fork()
         if not child:
             _become(asked)
-        tell(child)
-        tell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        _answer(child)
+        _answer(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _answer(word: object) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 def _become(asked: Mapping[str, Any]) -> None:
     """A worker, and never anything else."""
     code = 1
+    die_with_parent()
     try:
         log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for number in (1, 2):
             os.dup2(log, number)
+        os.environ.clear()
         os.environ.update(asked["environ"])
         wattrate(list(asked["arguments"]))
         code = 0
@@ -63,6 +70,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=die_with_parent,
         )
         assert self._line() == "ready"
 
@@ -84,8 +92,12 @@ class Zygote:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """End it, and the worker with it."""
+        with self._process as process:
+            process.kill()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
