@@ -1,6 +1,7 @@
 """How fast is the engine alone? Kernel, settlement, CDR documents and sheets, one core, each with a hash of its result.
 
-Beside it: plain NumPy doing the same where it can (a flat and a three-band tariff), and the oracle of the tests.
+Beside it: plain NumPy doing the same where it can (a flat and a three-band tariff), plain Python integers
+(`plain_python`), and the oracle of the tests, in exact fractions.
 Of the OCPI calculators on PyPI, `ocpi-tariffs` 0.1.0 ships no module (only py.typed), so there is none to run.
 Figures are CPU time of one thread, the best of some rounds after one that compiles.
 
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.plain_python import Rater
 from benchmarks.surroundings import surroundings
 from rating.cdr import CdrFacts, accounts, document, encode
 from rating.columns import ABSENT, CHARGING, I64, Marks, Pieces, empty_pieces
@@ -177,6 +179,20 @@ def by_oracle(one: Tariff, batch: Batch, sessions: int) -> int:
     return total
 
 
+def by_plain_python(rater: Rater, batch: Batch, sessions: int) -> int:
+    """Plain Python on the first sessions, in cost units."""
+    rows = zip(*(batch.interval_start_ms, batch.interval_end_ms, batch.interval_mwh, batch.marks.power_mw), strict=True)
+    given = [tuple(int(value) for value in row) for row, _ in zip(rows, range(sessions * READINGS), strict=False)]
+    starts = batch.start_ms.tolist()
+    total = so_far = 0
+    for at, (start, end, energy, power) in enumerate(given):
+        so_far = so_far if at % READINGS else 0
+        priced = rater.interval(starts[at // READINGS], so_far, start, end, energy, power, False)
+        total += sum(piece.cost for piece in priced)
+        so_far += energy
+    return total
+
+
 def first_sessions(batch: Batch, count: int) -> Batch:
     """The same sessions, fewer."""
     rows = count * READINGS
@@ -223,7 +239,15 @@ def kernels(batch: Batch, rounds: int, oracle_sessions: int) -> list[Result]:
         )
         same = rate_and_sum(book, few, energy_before(few), pieces)
         assert slow.result_hash == hash_of(same), f"{name}: kernel and oracle disagree"
-        results.append(slow)
+        python = measure(
+            f"plain Python, {name}",
+            "interval",
+            len(few.interval_mwh),
+            partial(by_plain_python, Rater(one, ZONE), few, len(few.sheet)),
+            1,
+        )
+        assert python.result_hash == hash_of(same), f"{name}: kernel and plain Python disagree"
+        results += [slow, python]
     return results
 
 

@@ -1,0 +1,118 @@
+"""The standard set: every question in turn, its result as a file, with progress; `report` makes the tables from them.
+
+    python -m benchmarks.standard [--only NAME,NAME] [--long] [--tiny] [--out benchmarks/results] [--list]
+
+Under 15 minutes on 2 cores without `--long`, which adds a million connectors in full, 100 million rows and Apache
+Kafka. `--tiny` runs everything at sizes that say nothing about speed: it is what the tests do. A benchmark that fails
+is named at the end, and the others still run.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+RESULTS: Final = Path(__file__).parent / "results"
+PLOTS: Final = Path(__file__).parents[1] / "docs" / "plots"
+
+
+class Question(NamedTuple):
+    """A result's name, the module that gives it, and its arguments: usual, and tiny."""
+
+    name: str
+    module: str
+    usual: str
+    tiny: str
+    long: bool = False
+
+
+QUESTIONS: Final = (
+    Question(
+        "beside", "end_to_end", "--readings 600000 --beside faust,pandas,python",
+        "--connectors 80 --readings 2400 --beside faust,pandas,python",
+    ),
+    Question("mixed_faulty", "end_to_end", "--readings 300000 --tariff mixed --faulty",
+             "--connectors 80 --readings 2400 --tariff mixed --faulty"),
+    Question("ocpp16", "end_to_end", "--shape ocpp16 --readings 600000",
+             "--shape ocpp16 --connectors 80 --readings 2400"),
+    Question("ocpp201", "end_to_end", "--shape ocpp201 --readings 600000",
+             "--shape ocpp201 --connectors 80 --readings 2400"),
+    Question("arrow", "end_to_end", "--shape arrow --connectors 100000 --readings 6000000",
+             "--shape arrow --connectors 80 --readings 2400"),
+    Question("sustained", "end_to_end", "--readings 12000000 --connectors 10000", "", long=True),
+    Question("kafka_beside", "end_to_end", "--kafka --readings 600000 --beside faust,pandas,python", "", long=True),
+    Question("kafka_ocpp16", "end_to_end", "--kafka --shape ocpp16 --readings 600000", "", long=True),
+    Question("kafka_arrow", "end_to_end", "--kafka --shape arrow --connectors 100000 --readings 6000000", "",
+             long=True),
+    Question("engine", "engine", "--intervals 1000000", "--intervals 600"),
+    Question("decode", "decode", "", "--records 400 --points 50"),
+    Question("growth", "growth", "--sizes 1000,10000,100000 --readings 300000",
+             "--sizes 80,160 --readings 320 --by connectors"),
+    Question("growth_to_a_million", "growth", "--by connectors --readings 1000000", "", long=True),
+    Question("latency", "latency", "--seconds 20", "--connectors 80 --readings 2400 --seconds 1 --shares 0.1"),
+    Question("billing_reads", "billing_reads", "--rows 1000000,10000000", "--rows 50000 --reads 5"),
+    Question("billing_reads_to_100_million", "billing_reads", "--rows 1000000,10000000,100000000", "", long=True),
+    Question("counted", "counted", "", ""),
+)  # fmt: skip
+PLOTTED: Final = {
+    "growth": f"--plots {PLOTS}",
+    "growth_to_a_million": f"--plots {PLOTS}",
+    "billing_reads": f"--plot {PLOTS / 'billing_reads.svg'}",
+    "billing_reads_to_100_million": f"--plot {PLOTS / 'billing_reads.svg'}",
+}
+
+
+def chosen(only: Sequence[str], *, long: bool) -> list[Question]:
+    """Those named, or all; the long ones replace nothing, they come on top."""
+    unknown = set(only) - {question.name for question in QUESTIONS}
+    if unknown:
+        raise SystemExit(f"no such benchmark: {', '.join(sorted(unknown))}; --list shows them")
+    return [one for one in QUESTIONS if (one.name in only if only else long or not one.long)]
+
+
+def answer(question: Question, out: Path, *, tiny: bool) -> str:
+    """Run one; "" or what went wrong. Its words go to the terminal, its result to a file."""
+    arguments = question.tiny if tiny else f"{question.usual} {PLOTTED.get(question.name, '')}"
+    command = [sys.executable, "-m", f"benchmarks.{question.module}", *shlex.split(arguments), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return f"ended with code {done.returncode}"
+    found = json.loads(done.stdout)
+    found["command"] = f"python -m benchmarks.{question.module} {arguments}".strip()
+    (out / f"{question.name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return ""
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--list", action="store_true")
+    given = parser.parse_args()
+    questions = chosen([name for name in given.only.split(",") if name], long=given.long)
+    if given.list:
+        print("\n".join(f"{one.name:32} python -m benchmarks.{one.module} {one.usual}" for one in QUESTIONS))
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    began, failed = time.monotonic(), []
+    for number, question in enumerate(questions, 1):
+        started = time.monotonic()
+        print(f"[{number}/{len(questions)}] {question.name} …", file=sys.stderr, flush=True)
+        problem = answer(question, given.out, tiny=given.tiny)
+        failed += [f"{question.name} {problem}"] if problem else []
+        print(f"    {problem or 'done'} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print(f"all in {(time.monotonic() - began) / 60:.1f} minutes; results in {given.out}", file=sys.stderr)
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()
