@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-
 MARKS: Final = 5
 NONE: Final = -1
 MOST_I32: Final = 2**31 - 1

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,11 +22,11 @@ TARIFF_16: dict[str, Any] = {
 }  # fmt: skip
 
 
-def location(tariff: str = "T", evses: int = 2, **evse: Any) -> dict[str, Any]:
-    """One site with one charge point of `evses` 11 kW outlets."""
+def location(tariff: str = "T", evses: int = 2, max_electric_power: int = 11_000, **evse: Any) -> dict[str, Any]:
+    """One site with one charge point of `evses` outlets (11 kW)."""
     connector = {
         "id": "1", "standard": "IEC_62196_T2", "format": "SOCKET", "power_type": "AC_3_PHASE", "tariff_ids": [tariff],
-        "max_electric_power": 11_000,
+        "max_electric_power": max_electric_power,
     }  # fmt: skip
     return {
         "country_code": "DE", "party_id": "WRT", "id": "L", "time_zone": "Europe/Berlin",
@@ -164,11 +164,27 @@ class Charger:
         return Said(Drive(self.reference).run({0: self.records}, size))
 
 
+class Found(NamedTuple):
+    """What must hold of a story: energy billed, verdict of each sample, records by outcome, holds, alerts."""
+
+    bills: list[int]
+    verdicts: str
+    outcomes: dict[str, int]
+    held: tuple[str, ...] = ()
+    alerts: tuple[str, ...] = ()
+
+
 class Said:
     """What came out."""
 
     def __init__(self, drive: Drive) -> None:
         self.drive, self.ledger = drive, drive.ledger
+
+    @property
+    def found(self) -> Found:
+        """All of it, to be compared at once."""
+        held, alerts = sorted(self.held.values()), sorted(self.alerts)
+        return Found(self.bills, " ".join(self.verdicts), self.outcomes, tuple(held), tuple(alerts))
 
     @property
     def bills(self) -> list[int]:
