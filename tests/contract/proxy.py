@@ -91,7 +91,11 @@ class Proxy:
         if fault.refuse:
             _reset(client)
             return
-        server = socket.create_connection(("127.0.0.1", self._target))
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:  # nobody there: the client is told as if there were no proxy
+            _reset(client)
+            return
         both = (client, server)
         self._open.update(both)
 

@@ -1,6 +1,7 @@
 """kill -9 of everything that may die, under load: three workers of one group, the store, Apache Kafka, a billing job.
 
-The embedded broker keeps its log in memory, so it lives. In the end the views must be the oracle's, the control
+Between the kills workers are frozen beyond their session time-out and the network to the store misbehaves. The embedded
+broker keeps its log in memory, so it lives. In the end the views must be the oracle's, the control
 totals must hold, and the billing job must have booked every CDR once. `run.py` is the command.
 """
 
@@ -12,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,17 +21,24 @@ from pipeline.clickhouse import Store
 from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.stack import EmbeddedStore, Stack
 from pipeline.settings import Settings
+from tests.contract.proxy import Fault, Proxy
 from tests.faults.billing_job import opened
 from tests.faults.rig import START_S, Counts, Feeder, await_rated, environment, equal_to_oracle, faulty_fleet, publish
 from tests.faults.zygote import Zygote
 
 WORKERS: Final = 3
 WORKER, STORE, KAFKA, BILLING = "worker", "store", "Apache Kafka", "billing job"
-_SHARES: Final = {WORKER: 70, STORE: 17, BILLING: 10, KAFKA: 3}
+FROZEN, NETWORK = "frozen worker", "network fault"
+_SHARES: Final = {WORKER: 60, STORE: 14, BILLING: 9, KAFKA: 3, FROZEN: 6, NETWORK: 8}
+_DIE: Final = (WORKER, STORE, BILLING, KAFKA)
 _BURSTS: Final = 0.3  # share of kills that come right after another
 _CALM_S: Final = (0.5, 2.5)
 _BURST_S: Final = (0.05, 0.3)
 _KILL_S: Final = 1.5  # a kill and the wait before it, on average: how long the load must last
+_FAULTS: Final = (
+    Fault(cut_answer_after=0, times=3), Fault(cut_answer_after=120, times=3), Fault(cut_request_after=5_000, times=3),
+    Fault(refuse=True, times=5), Fault(delay_s=0.3, times=5), Fault(late_s=0.3, times=5),
+)  # fmt: skip
 _CONTRADICTION: Final = 7  # a worker that was told of a difference ends, and whoever started it starts it again
 
 
@@ -40,7 +48,7 @@ class Report:
 
     seed: int
     broker: str
-    killed: Counter[str] = field(default_factory=Counter)
+    done: Counter[str] = field(default_factory=Counter)  # by kind
     messages: int = 0
     seconds: float = 0.0
     said: Counter[str] = field(default_factory=Counter)  # by the workers
@@ -51,23 +59,23 @@ class Report:
     @property
     def kills(self) -> int:
         """Of all kinds."""
-        return self.killed.total()
+        return sum(self.done[kind] for kind in _DIE)
 
     def row(self) -> str:
         """A line of the table in docs/recovery.md."""
         rows = Counter(self.counts.rows if self.counts else {})
-        killed = ", ".join(f"{self.killed[kind]} {kind}" for kind in _SHARES if self.killed[kind])
+        done = ", ".join(f"{self.done[kind]} {kind}" for kind in _SHARES if self.done[kind])
         views = " | ".join(f"{rows[view]:,}" for view in ("rated_usage", "cdrs", "alerts"))
         return (
-            f"| {self.broker} | {self.seed} | {self.kills} ({killed}) | {self.messages:,} | "
+            f"| {self.broker} | {self.seed} | {self.kills} ({done}) | {self.messages:,} | "
             f"{self.said['taken over']} | "
             f"{self.said['lost or fenced']} | {views} | {self.booked:,} | {self.seconds:.0f} |"
         )
 
 
 HEADER: Final = (
-    "| broker | seed | kills | messages | partitions taken over | lost or fenced | rated rows | CDRs | alerts | "
-    "CDRs booked once | s |\n" + "| --- " * 11 + "|"
+    "| broker | seed | kills (and what else happened) | messages | partitions taken over | lost or fenced | "
+    "rated rows | CDRs | alerts | CDRs booked once | s |\n" + "| --- " * 11 + "|"
 )
 
 
@@ -80,6 +88,7 @@ class Workers:
         self._parts = ExitStack()
         self._zygotes = [self._parts.enter_context(Zygote({})) for _ in range(WORKERS)]
         self._pids = [self._start(zygote) for zygote in self._zygotes]
+        self._frozen: dict[int, float] = {}  # process → when it may go on
         self.came_back = 0
 
     def kill(self, number: int) -> None:
@@ -89,6 +98,22 @@ class Workers:
             code = self._zygotes[number].poll(START_S)
             assert code in (-signal.SIGKILL, _CONTRADICTION), f"worker {number} ended with {code}: see {self._log}"
         self._pids[number] = self._start(self._zygotes[number])
+
+    def freeze(self, number: int, seconds: float) -> None:
+        """SIGSTOP now, SIGCONT after so long, unless it was killed meanwhile."""
+        if self._ended(number, 0.0) is not None:
+            return
+        pid = self._pids[number]
+        os.kill(pid, signal.SIGSTOP)
+        self._frozen[pid] = time.monotonic() + seconds
+
+    def thaw(self, *, now: bool = False) -> None:
+        """Let those go on whose time is over, or all."""
+        for pid, until_s in list(self._frozen.items()):
+            if now or time.monotonic() > until_s:
+                del self._frozen[pid]
+                if pid in self._pids:
+                    os.kill(pid, signal.SIGCONT)
 
     def revive(self) -> None:
         """Start those again that ended by themselves."""
@@ -170,13 +195,20 @@ def campaign(stack: Stack, settings: Settings, folder: Path, seed: int, kills: i
     feeder = Feeder(settings, fleet, _KILL_S * kills)
     report.messages = feeder.messages
     shares = {kind: share for kind, share in _SHARES.items() if is_kafka or kind != KAFKA}
-    with Workers(settings, folder / "workers.log") as workers, Billing(settings, folder) as billing:
-        for _ in range(kills):
+    with (
+        Proxy(settings.clickhouse_port) as proxy,
+        Workers(replace(settings, clickhouse_port=proxy.port), folder / "workers.log") as workers,
+        Billing(settings, folder) as billing,
+    ):
+        bench = _Bench(stack, proxy, workers, billing, settings.session_timeout_s)
+        while report.kills < kills:
             time.sleep(rng.uniform(*(_BURST_S if rng.random() < _BURSTS else _CALM_S)))
             workers.revive()
+            workers.thaw()
             kind = rng.choices(list(shares), list(shares.values()))[0]
-            _kill(kind, rng, stack, workers, billing)
-            report.killed[kind] += 1
+            bench.strike(kind, rng)
+            report.done[kind] += 1
+        workers.thaw(now=True)
         feeder.done()
         _await_all(settings, workers)
         workers.stop()
@@ -189,18 +221,36 @@ def campaign(stack: Stack, settings: Settings, folder: Path, seed: int, kills: i
     return report
 
 
-def _kill(kind: str, rng: random.Random, stack: Stack, workers: Workers, billing: Billing) -> None:
-    if kind == WORKER:
-        workers.kill(rng.randrange(WORKERS))
-    elif kind == BILLING:
-        billing.kill()
-    elif kind == STORE:
-        stack.store.child.kill()
-        time.sleep(rng.uniform(0.0, 0.5))
-        stack.store = EmbeddedStore.start(stack.settings, stack.folder, port=stack.store.port)
-    else:
-        stack.broker.child.kill()
-        stack.broker = ApacheKafka.start(stack.settings, stack.folder, port=stack.broker.port)
+@dataclass(frozen=True)
+class _Bench:
+    """What a round may strike."""
+
+    stack: Stack
+    proxy: Proxy
+    workers: Workers
+    billing: Billing
+    session_timeout_s: float
+
+    def strike(self, kind: str, rng: random.Random) -> None:
+        """One of the things that happen."""
+        stack = self.stack
+        match kind:
+            case "worker":
+                self.workers.kill(rng.randrange(WORKERS))
+            case "billing job":
+                self.billing.kill()
+            case "frozen worker":
+                self.workers.freeze(rng.randrange(WORKERS), self.session_timeout_s + 1.5)
+            case "network fault":
+                with self.proxy.fault(rng.choice(_FAULTS)):
+                    time.sleep(rng.uniform(0.2, 1.0))
+            case "store":
+                stack.store.child.kill()
+                time.sleep(rng.uniform(0.0, 0.5))
+                stack.store = EmbeddedStore.start(stack.settings, stack.folder, port=stack.store.port)
+            case _:
+                stack.broker.child.kill()
+                stack.broker = ApacheKafka.start(stack.settings, stack.folder, port=stack.broker.port)
 
 
 def _await_all(settings: Settings, workers: Workers) -> None:

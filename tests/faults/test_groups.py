@@ -68,6 +68,25 @@ def test_a_worker_that_slept_beyond_its_session_is_fenced_and_its_rows_count_for
         tell(f"{zombie_rows(settings)} rows of zombies;", equal_to_oracle(settings))
 
 
+def test_two_workers_with_one_static_id(ready: Settings, tmp_path: Path) -> None:
+    # given a worker with a static id, when a second one comes with the same, then one of them rates, and rates right
+    settings = replace(ready, snapshot_interval_s=1.0, group_instance_id="one")
+    with repeatable(SEED + 2, "pytest tests/faults/test_groups.py -k static"):
+        feeder = fed(settings, tmp_path, SEED + 2, 8.0)
+        with Process(settings, tmp_path / "a.log") as first:
+            assert first.await_word(TAKEN_OVER), first.said()
+            with Process(settings, tmp_path / "b.log") as second:
+                assert second.await_word("worker joins the group"), second.said()
+                feeder.done()
+                await_rated(settings)
+                codes = [worker.ended() for worker in (first, second)]
+                assert None in codes, (first.said(), second.said())
+                for worker in (first, second):
+                    assert worker.stop() in (0, 4), worker.said()
+                    assert "Traceback" not in worker.said(), worker.said()
+        tell(codes, equal_to_oracle(settings))
+
+
 def zombie_rows(settings: Settings) -> int:
     """Rows in the table that no view shows."""
     with Store(settings) as store:
