@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline.codec.control import Decision, Reference, Tick
+from pipeline.codec.control import Decision, Policy, Reference, Tick
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_TICK
 from pipeline.rate.batch import OUTCOMES
@@ -38,9 +38,9 @@ def location(tariff: str = "T", evses: int = 2, max_electric_power: int = 11_000
     }  # fmt: skip
 
 
-def published(tariff: dict[str, Any] | None = None, **evse: Any) -> list[Change]:
-    """The reference data of version 1."""
-    return changes({"tariffs": [tariff or TARIFF_16], "locations": [location(**evse)]})
+def published(tariff: dict[str, Any] | None = None, tariff_id: str = "T", **evse: Any) -> list[Change]:
+    """The reference data of version 1; the outlets ask for the tariff `tariff_id`."""
+    return changes({"tariffs": [tariff or TARIFF_16], "locations": [location(tariff_id, **evse)]})
 
 
 def tariff_change(version: int, tariff: dict[str, Any]) -> Change:
@@ -157,6 +157,12 @@ class Charger:
         """New reference data becomes active."""
         self.reference += more
         self.records.append(control(Reference(version), at(minute)))
+        return self
+
+    def policy(self, minute: float, version: int, *more: Change) -> "Charger":
+        """A metering policy becomes active."""
+        self.reference += more
+        self.records.append(control(Policy(version), at(minute)))
         return self
 
     def rated(self, size: int = 0) -> "Said":
