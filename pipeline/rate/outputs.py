@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import ledger, topics
 from pipeline.rate.doors import Sending
-from pipeline.rate.session_events import Event
+from pipeline.rate.session_events import Event, rows_of
 
 
 def publish(sender: Sending, tables: dict[str, pa.Table], events: Iterable[Event]) -> None:
@@ -20,11 +20,11 @@ def publish(sender: Sending, tables: dict[str, pa.Table], events: Iterable[Event
     rated = tables[ledger.RATED_USAGE]
     if rated.num_rows:
         sender.send(topics.RATED_USAGE, _ipc(rated), headers=[(topics.CONTENT_TYPE, topics.ARROW_STREAM)])
-    for row in _rows(tables[ledger.CDRS], ("charge_point_id", "document", *_IDENTITY)):
+    for row in rows_of(tables[ledger.CDRS], ("charge_point_id", "document", *_IDENTITY)):
         sender.send(topics.CDRS, row["document"], row["charge_point_id"].encode(), headers=[_identity(row)])
     for event in events:
         sender.send(topics.SESSION_EVENTS, event.value, event.key)
-    for row in _rows(tables[ledger.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
+    for row in rows_of(tables[ledger.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
         sender.send(topics.ALERTS, alert(row), row["charge_point_id"].encode())
     sender.flush()
 
@@ -37,29 +37,21 @@ _ALERT_COLUMNS = (
 
 
 def alert(row: dict[str, Any]) -> bytes:
-    """One action in the life of an alert."""
+    """One action in the life of an alert; `row` as `rows_of` gives it."""
     return msgspec.json.encode(
         {
             **{n: row[n] for n in ("alert_id", "kind", "severity", "action", "charge_point_id", "connector_id")},
             "session_key": f"{row['session_key']:016x}",
             "id_token": row["id_token"],
-            "time_ms": _ms(row["time"]),
+            "time_ms": row["time"],
             "evidence": msgspec.Raw(row["evidence"]),
             **{n: row[n] for n in _IDENTITY},
         }
     )
 
 
-def _rows(table: pa.Table, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    return table.select(list(columns)).to_pylist() if table.num_rows else []
-
-
 def _identity(row: dict[str, Any]) -> tuple[str, bytes]:
     return ("id", f"{row['partition']}-{row['offset']}-{row['line']}".encode())
-
-
-def _ms(instant: Any) -> int:
-    return round(instant.timestamp() * 1000)
 
 
 def _ipc(table: pa.Table) -> bytes:
