@@ -35,7 +35,7 @@ from tests.pipeline.watch.receiver import Receiver, receiver
 from tests.stack import prepared, running_stack
 
 _WHILE_STARTING: Final = 0.2  # share of kills that come before it has taken up its alerts
-_QUIET_S: Final = 180.0
+_QUIET_S: Final = 600.0
 # Low thresholds, so that every rule of watch has something to say of a few days.
 _RULES: Final = """
 [delivery]

@@ -24,6 +24,9 @@ from pipeline.watch.rules import Rules
 from pipeline.watch.watch import Watch
 
 
+START_S = 300.0  # a start on a machine that is busy with other things
+
+
 class Page:
     """What the watch says over HTTP."""
 
@@ -70,7 +73,7 @@ class WatchProcess(Page):
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
         if wait:
-            wait_until(lambda: self.health().get("recovered") is True, 90, self.log)
+            wait_until(lambda: self.health().get("recovered") is True, START_S, self.log)
 
     def stop(self) -> int:
         if self.process.poll() is None:
