@@ -46,6 +46,8 @@ _OUTAGE_CODES: Final = frozenset(
         999,  # Keeper
     )
 )
+_STD_EXCEPTION: Final = 1001
+_DISK: Final = "filesystem error"  # a folder can't be made on a full or read-only disk
 _TOO_MANY_PARTITIONS: Final = "Too many partitions for single INSERT block"  # Code 252 too, but it never gets better
 
 
@@ -132,7 +134,7 @@ class Store:
     def _problem(self, error: Exception, doing: str) -> StoreError:
         code = error.code if isinstance(error, DatabaseError) and error.code else 0
         text = _one_line(f"{error}: {error.__cause__}" if error.__cause__ and not code else str(error))
-        if code in _OUTAGE_CODES and _TOO_MANY_PARTITIONS not in text:
+        if (code in _OUTAGE_CODES and _TOO_MANY_PARTITIONS not in text) or (code == _STD_EXCEPTION and _DISK in text):
             return StoreUnavailableError(f"{self.where} can't work now ({doing}: {text})")
         if isinstance(error, OSError) or (isinstance(error, OperationalError) and not code):
             return StoreUnavailableError(

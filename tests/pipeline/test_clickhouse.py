@@ -38,6 +38,13 @@ def test_too_many_partitions_in_one_insert_is_a_refusal_though_its_code_is_that_
     assert store.scalar("SELECT count() FROM p") == 0
 
 
+def test_a_folder_that_cannot_be_made_is_an_outage_though_its_code_is_that_of_any_library_error(store: Store) -> None:
+    said = "Code: 1001. DB::Exception: std::__1::filesystem::filesystem_error: filesystem error: in create_directories"
+    full = store._problem(DatabaseError(f"{said}: No space left on device", code=1001), "inserting")
+    other = store._problem(DatabaseError("Code: 1001. DB::Exception: std::out_of_range", code=1001), "inserting")
+    assert isinstance(full, StoreUnavailableError) and isinstance(other, StoreRefusedError)
+
+
 def test_a_connection_that_broke_is_an_outage(store: Store) -> None:
     for error in (OperationalError("x"), ConnectionResetError(), TimeoutError()):
         assert isinstance(store._problem(error, "asking"), StoreUnavailableError)
