@@ -7,7 +7,7 @@ COMPILED := $(VENV)/.compiled
 KERNELS := $(shell find rating pipeline/metering pipeline/codec pipeline/rate -name '*.py')
 PYTEST := $(BIN)/pytest --durations=15
 
-.PHONY: help setup demo lint test test-kafka test-faults test-long kafka bench clean
+.PHONY: help setup demo lint test test-kafka test-faults test-faults-first test-faults-second test-long kafka bench clean
 
 help: ## what can be made here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +44,17 @@ test-kafka: setup ## the tests that need Apache Kafka (Java 17 and Maven; the ja
 	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "Apache Kafka needs Java 17 and Maven: apt-get install openjdk-17-jre-headless maven"; exit 1; }
 	$(PYTEST) -m kafka
 
-test-faults: setup ## kill -9, outages, rebalances and bad starts, each held against an undisturbed worker (minutes)
-	$(PYTEST) -m faults
+# They mostly wait (for time-outs, for processes that are killed): two halves side by side take half the time.
+FIRST_FAULTS := tests/faults/test_[a-k]*.py
+test-faults: setup ## kill -9, crash points, outages, rebalances, bad starts: each held against an undisturbed worker
+	@command -v cc >/dev/null || { echo "crash points need a C compiler: apt-get install gcc libc6-dev"; exit 1; }
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-faults-first test-faults-second
+
+test-faults-first:
+	$(PYTEST) -m 'faults and not kafka and not long' $(FIRST_FAULTS)
+
+test-faults-second:
+	$(PYTEST) -m 'faults and not kafka and not long' tests/faults $(addprefix --ignore=,$(wildcard $(FIRST_FAULTS)))
 
 test-long: setup ## minutes to hours: long tests, and 10 million sessions against the oracle
 	$(PYTEST) -m long || test $$? -eq 5  # 5: none is marked

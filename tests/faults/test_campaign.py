@@ -13,7 +13,7 @@ from tests.faults.rig import repeatable, tell
 from tests.stack import prepared, running_stack
 
 SEED = 12_001
-KILLS = 15
+KILLS = 12
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)])

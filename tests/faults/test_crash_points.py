@@ -16,7 +16,7 @@ from tests.faults.interpose import Action, Interposer, build
 from tests.faults.rig import repeatable, tell
 
 SEED = 8_001
-SAMPLE = 3  # calls of each kind of strike
+SAMPLE = 2  # calls of each kind of strike
 
 
 @pytest.fixture(scope="module")
