@@ -26,11 +26,14 @@ from confluent_kafka.cimpl import NewTopic
 
 from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, SettingsError, TopicError
 from pipeline.kafka_config import client_config
-from pipeline.kafka_errors import ALREADY_EXISTS, END, NO_TOPIC, OUTAGE, problem
+from pipeline.kafka_errors import ALREADY_EXISTS, END, NO_TOPIC, OUTAGE, TOO_SLOW, problem
+from pipeline.log import Log
 from pipeline.settings import Settings
 from pipeline.topics import Topic
 
 __all__ = ["Admin", "Message", "Reader", "Sender"]
+
+LOG: Final = Log("kafka")
 
 _C = TypeVar("_C", Producer, Consumer, AdminClient)
 Headers = list[tuple[str, str | bytes | None]]
@@ -269,6 +272,8 @@ class Reader:
             error = message.error()
             if error is None:
                 yield message
+            elif error.name() == TOO_SLOW:
+                LOG.warning("too slow: max_poll_interval_s passed between two polls; joining again", why=error.str())
             elif error.name() not in OUTAGE and error.name() != END:
                 raise _problem(error, f"reading {self.topic}, partition {message.partition()}", self._settings)
 

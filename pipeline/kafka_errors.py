@@ -5,6 +5,7 @@ from typing import Final
 from pipeline.errors import BrokerError, BrokerUnavailableError, RetentionGapError, TopicError
 
 END: Final = "_PARTITION_EOF"
+TOO_SLOW: Final = "_MAX_POLL_EXCEEDED"  # on_lost is called too, and the next poll joins the group again
 ALREADY_EXISTS: Final = "TOPIC_ALREADY_EXISTS"
 NO_TOPIC: Final = frozenset(("_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"))
 GAP: Final = frozenset(("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"))
