@@ -21,6 +21,7 @@ _NAME = re.compile(r"(\d{4})_(\w+)\.sql\Z")
 _CREATE_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\n?(.*)\Z", re.DOTALL)
 _CREATE_VIEW = re.compile(r"\A(CREATE (?:OR REPLACE VIEW|VIEW IF NOT EXISTS) \w+)")
 _ALTER = re.compile(r"\A(ALTER TABLE \w+)")
+_OF_PARTS = re.compile(r"\AALTER TABLE \w+\s+(?:ADD INDEX|MATERIALIZE)")  # a Distributed table has no parts
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _LEDGER = f"""CREATE TABLE IF NOT EXISTS {TABLE}
 (
@@ -141,7 +142,8 @@ def on_cluster(statement: str, cluster: str) -> list[str]:
     table = _CREATE_TABLE.match(statement)
     if table is None:
         if _ALTER.match(statement):  # the local part first: the Distributed table over it may not be ahead
-            return [_ALTER.sub(rf"\1{local} {everywhere}", statement) for local in ("_local", "")]
+            names = ("_local",) if _OF_PARTS.match(statement) else ("_local", "")
+            return [_ALTER.sub(rf"\1{local} {everywhere}", statement) for local in names]
         return [_CREATE_VIEW.sub(rf"\1 {everywhere}", statement)]
     name, rest = table.group(1), table.group(2)
     columns, tail = _columns_and_tail(rest)

@@ -5,6 +5,7 @@ import json
 import click
 
 from pipeline.clickhouse import Store
+from pipeline.read.coverage import Coverage
 from pipeline.read.explanation import explanation, text
 from pipeline.read.session_rows import load
 from pipeline.read.sessions import find
@@ -25,5 +26,6 @@ def command(settings: Settings, session: str, with_readings: bool, as_json: bool
     that is still open is shown with its cost so far.
     """
     with Store(settings) as store:
-        told = explanation(store, load(store, find(store, session)), with_readings)
+        coverage = Coverage.of(store)
+        told = explanation(store, load(store, find(store, session, coverage), coverage), with_readings)
     print(json.dumps(told, indent=2) if as_json else text(told), end="\n" if as_json else "")

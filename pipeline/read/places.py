@@ -44,8 +44,8 @@ def _locations(store: Store, charge_point_id: str) -> list[Change]:
     """Every version of the locations that ever named the charge point."""
     rows = store.arrow(
         "SELECT version, id, deleted, body FROM reference_rows WHERE kind = 'location' AND id IN "
-        "(SELECT id FROM reference_rows WHERE kind = 'location' AND position(body, {quoted:String}) > 0)",
-        {"quoted": msgspec.json.encode(charge_point_id).decode()},
+        "(SELECT id FROM reference_rows WHERE kind = 'location' AND has(charge_points, {charge_point:String}))",
+        {"charge_point": charge_point_id},
     )
     rows = rows.set_column(3, "body", rows.column(3).cast(pa.binary()))
     return [Change(r["version"], LOCATION, r["id"], bool(r["deleted"]), r["body"]) for r in rows.to_pylist()]

@@ -1,12 +1,13 @@
 """Everything that the ledger holds of one session: readings, rated usage, CDRs, and what was held back.
 
-Only rows that count (the views), each list in a fixed order. Energy mWh, cost in cost units, instants UTC ms.
+Only rows that count, each list in a fixed order. Energy mWh, cost in cost units, instants UTC ms.
 """
 
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
 from pipeline.clickhouse import Store
+from pipeline.read.coverage import Coverage
 from pipeline.read.sessions import SessionRef
 
 OPEN: Final = "open"
@@ -118,29 +119,41 @@ class SessionRows:
 
 _Row = TypeVar("_Row", ReadingRow, RatedRow, CdrLine, HoldRow)
 
-_LOG_ORDER: Final = "offset, line"
+_LOG_ORDER: Final = ("v.offset", "v.line")
 
 
-def load(store: Store, ref: SessionRef) -> SessionRows:
-    """Read all of it."""
+def load(store: Store, ref: SessionRef, coverage: Coverage | None = None) -> SessionRows:
+    """Read all of it, in one statement. `coverage` where the caller has looked up already what counts."""
+    counts = (coverage or Coverage.of(store)).condition(ref.log_id, ref.partition)
+    asked = (
+        _asked("reading_rows", ReadingRow, ("v.time", *_LOG_ORDER), counts),
+        _asked("rated_usage_rows", RatedRow, _LOG_ORDER, counts),
+        _asked("cdr_rows", CdrLine, ("v.revision", *_LOG_ORDER), counts),
+        _asked("quarantine_rows", HoldRow, _LOG_ORDER, counts),
+    )
+    found = store.rows(f"SELECT {', '.join(asked)}", {"charge_point": ref.charge_point_id, "key": ref.session_key})[0]
     return SessionRows(
         ref,
-        _rows(store, ref, "readings", ReadingRow, f"time, {_LOG_ORDER}"),
-        _rows(store, ref, "rated_usage", RatedRow, _LOG_ORDER),
-        _rows(store, ref, "cdrs", CdrLine, f"revision, {_LOG_ORDER}"),
-        _rows(store, ref, "quarantine", HoldRow, _LOG_ORDER),
+        _rows(found["of_reading_rows"], ReadingRow, 3),
+        _rows(found["of_rated_usage_rows"], RatedRow, 2),
+        _rows(found["of_cdr_rows"], CdrLine, 3),
+        _rows(found["of_quarantine_rows"], HoldRow, 2),
     )
 
 
-def _rows(store: Store, ref: SessionRef, view: str, kind: type[_Row], order: str) -> list[_Row]:
-    names = [field.name for field in fields(kind)]
-    columns = ", ".join(f"{_expression(name)} AS f_{name}" for name in names)
-    found = store.rows(
-        f"SELECT {columns} FROM {view} AS v WHERE log_id = {{log:UInt64}} "
-        f"AND charge_point_id = {{charge_point:String}} AND session_key = {{key:UInt64}} ORDER BY {order}",
-        {"log": ref.log_id, "charge_point": ref.charge_point_id, "key": ref.session_key},
+def _asked(table: str, kind: type[_Row], order: tuple[str, ...], counts: str) -> str:
+    """The session's rows of a table as one array of tuples: what orders and names them, then the fields."""
+    columns = ", ".join((*order, *(_expression(field.name) for field in fields(kind))))
+    return (
+        f"(SELECT groupArray(({columns})) FROM {table} AS v WHERE charge_point_id = {{charge_point:String}} "
+        f"AND session_key = {{key:UInt64}} AND {counts}) AS of_{table}"
     )
-    return [kind(**{name: row[f"f_{name}"] for name in names}) for row in found]
+
+
+def _rows(found: list[tuple[Any, ...]], kind: type[_Row], order: int) -> list[_Row]:
+    """In order, each once: a row that was told twice has its identity twice."""
+    once = {row[:order]: row for row in found}
+    return [kind(*once[name][order:]) for name in sorted(once)]
 
 
 def _expression(name: str) -> str:

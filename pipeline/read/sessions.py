@@ -5,15 +5,16 @@ the newest log wins.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.clickhouse import Store
 from pipeline.errors import DocumentError
+from pipeline.read.coverage import Coverage
 from rating.cdr import CREDIT_SUFFIX
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{16}")
+_CDR_ID_LENGTH: Final = 36  # at most, in OCPI
 _SHOWN: Final = 12  # candidates named in an error
 
 
@@ -34,10 +35,15 @@ class SessionRef:
         return f"{self.session_key:016x}"
 
 
-def find(store: Store, text: str) -> SessionRef:
-    """The one session that `text` names. Raises DocumentError when there is none, or several."""
-    found = _newest_log(store, _by_key(store, int(text, 16)) if _KEY.fullmatch(text) else [])
-    found = found or _newest_log(store, _by_name(store, text))
+def find(store: Store, text: str, coverage: Coverage | None = None) -> SessionRef:
+    """The one session that `text` names. Raises DocumentError when there is none, or several.
+
+    `coverage` where the caller has looked up already what counts.
+    """
+    counts = coverage or Coverage.of(store)
+    found = _newest_log(store, _by_key(store, counts, int(text, 16)) if _KEY.fullmatch(text) else [])
+    found = found or _newest_log(store, _by_place(store, counts, text))
+    found = found or _newest_log(store, _by_name(store, counts, text))
     if not found:
         raise DocumentError(
             f"no session is called {text!r}: give a session id (charge point*transaction), a transaction id, a CDR id "
@@ -55,37 +61,49 @@ def current_log(store: Store) -> int | None:
     return int(found["log"]) if found["claims"] else None
 
 
-def _by_key(store: Store, key: int) -> list[SessionRef]:
-    parts = [_select(table, "session_key = {key:UInt64}") for table in ("cdrs", "quarantine", "readings")]
-    return _refs(store.rows(" UNION ALL ".join(parts), {"key": key}))
+def _by_key(store: Store, coverage: Coverage, key: int) -> list[SessionRef]:
+    tables = ("cdr_rows", "quarantine_rows", "reading_rows")
+    return _refs(store, coverage, [_select(table, "session_key = {key:UInt64}") for table in tables], {"key": key})
 
 
-def _by_name(store: Store, text: str) -> list[SessionRef]:
-    """By CDR, by transaction, and by "charge point*transaction" where no CDR is there yet."""
+def _by_place(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
+    """By what a session's name begins with, its charge point: the tables are sorted by it, so nothing else is read."""
     cdr = text.removesuffix(CREDIT_SUFFIX)
-    in_cdrs = "(cdr_id = {cdr:String} OR left(cdr_id, 36) = {cdr:String} OR transaction_id = {name:String})"
-    in_readings = (
-        "(transaction_id = {name:String} OR (charge_point_id, transaction_id) IN {pairs:Array(Tuple(String, String))})"
-    )
-    stars = [at for at, letter in enumerate(text) if letter == "*"]
-    pairs = [(text[:at], text[at + 1 :]) for at in stars] or [("", "")]
-    sql = f"{_select('cdrs', in_cdrs)} UNION ALL {_select('readings', in_readings)}"
-    return _refs(store.rows(sql, {"cdr": cdr, "name": text, "pairs": pairs}))
+    pairs = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == "*"]
+    if not pairs:
+        return []
+    here = "charge_point_id IN {names:Array(String)}"
+    pair = "(charge_point_id, transaction_id) IN {pairs:Array(Tuple(String, String))}"
+    in_cdrs = f"{here} AND (cdr_id = {{cdr:String}} OR left(cdr_id, {_CDR_ID_LENGTH}) = {{cdr:String}} OR {pair})"
+    asked = [_select("cdr_rows", in_cdrs), _select("reading_rows", f"{here} AND {pair}")]
+    return _refs(store, coverage, asked, {"cdr": cdr, "names": [name for name, _ in pairs], "pairs": pairs})
+
+
+def _by_name(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
+    """By transaction, wherever it was: an index skips the rest. And by a CDR's id that was cut before its *."""
+    asked = [_select(table, "transaction_id = {name:String}") for table in ("cdr_rows", "reading_rows")]
+    if len(text) == _CDR_ID_LENGTH:
+        asked.append(_select("cdr_rows", f"left(cdr_id, {_CDR_ID_LENGTH}) = {{name:String}}"))
+    return _refs(store, coverage, asked, {"name": text})
 
 
 def _select(table: str, condition: str) -> str:
-    """Sessions of a view; quarantine rows know no transaction."""
-    transaction = "''" if table == "quarantine" else "max(v.transaction_id)"
+    """Sessions of a table, by the claim that wrote them; quarantine rows know no transaction."""
+    transaction = "''" if table == "quarantine_rows" else "max(v.transaction_id)"
     return (
-        "SELECT log_id, any(v.partition) AS part, toString(charge_point_id) AS charge_point, "
-        f"max(v.connector_id) AS connector, session_key, {transaction} AS transaction FROM {table} AS v "
-        f"WHERE session_key != 0 AND {condition} GROUP BY log_id, charge_point_id, session_key"
+        "SELECT log_id, partition AS part, claim, min(v.offset) AS first, max(v.offset) AS last, "
+        "toString(charge_point_id) AS charge_point, max(v.connector_id) AS connector, session_key, "
+        f"{transaction} AS transaction FROM {table} AS v WHERE session_key != 0 AND {condition} "
+        "GROUP BY log_id, partition, claim, charge_point_id, session_key"
     )
 
 
-def _refs(rows: Iterable[dict[str, Any]]) -> list[SessionRef]:
+def _refs(store: Store, coverage: Coverage, asked: list[str], parameters: dict[str, Any]) -> list[SessionRef]:
+    """The sessions that any of these tell of, in rows that count."""
     found: dict[tuple[int, str, int], SessionRef] = {}
-    for row in rows:
+    for row in store.rows(" UNION ALL ".join(asked), parameters):
+        if not coverage.touches(row["log_id"], row["part"], row["claim"], row["first"], row["last"]):
+            continue
         ref = SessionRef(
             row["log_id"], row["part"], row["charge_point"], row["connector"], row["session_key"], row["transaction"]
         )

@@ -90,3 +90,13 @@ def test_the_shipped_files_for_a_cluster_are_valid_sql_with_nothing_left_single(
         assert "ENGINE = MergeTree" not in statement and "ENGINE = ReplacingMergeTree" not in statement
         parsed = store.scalar("SELECT formatQueryOrNull({q:String})", {"q": statement})
         assert parsed is not None, statement
+
+
+def test_on_a_cluster_an_index_is_made_where_the_parts_are() -> None:
+    assert on_cluster("ALTER TABLE rows ADD INDEX by_token token TYPE bloom_filter GRANULARITY 1", "main") == [
+        "ALTER TABLE rows_local ON CLUSTER 'main' ADD INDEX by_token token TYPE bloom_filter GRANULARITY 1"
+    ]
+    assert on_cluster("ALTER TABLE rows MATERIALIZE INDEX by_token", "main") == [
+        "ALTER TABLE rows_local ON CLUSTER 'main' MATERIALIZE INDEX by_token"
+    ]
+    assert len(on_cluster("ALTER TABLE rows ADD COLUMN a UInt8", "main")) == 2
