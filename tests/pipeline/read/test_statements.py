@@ -1,0 +1,51 @@
+"""What customers owe for a span of time, and what counts when it is looked up once for several reads."""
+
+from pipeline.clickhouse import Store
+from pipeline.read.coverage import Coverage, Covered
+from pipeline.read.session_rows import load
+from pipeline.read.sessions import find
+from pipeline.read.statements import of_customer, of_everyone
+
+JUNE, JULY = 1_717_200_000_000, 1_719_792_000_000  # 2024
+
+
+def test_a_customers_statement_holds_the_cdrs_of_the_span(store: Store) -> None:
+    truth = store.rows("SELECT id_token, cdr_id, total_excl_e4, total_incl_e4, energy_mwh FROM cdrs ORDER BY cdr_id")
+    found = list(of_everyone(store, JUNE, JULY))
+    assert sorted(line.cdr_id for one in found for line in one.lines) == [row["cdr_id"] for row in truth]
+    assert sum(one.total_incl_e4 for one in found) == sum(row["total_incl_e4"] for row in truth)
+    for one in found:
+        assert of_customer(store, one.id_token, JUNE, JULY) == [one]
+        assert one.energy_mwh == sum(line.energy_mwh for line in one.lines)
+        assert one.total_excl_e4 == sum(line.total_excl_e4 for line in one.lines)
+    assert not list(of_everyone(store, JULY, JULY + 1))
+
+
+def test_rows_of_a_claim_that_never_counted_are_not_read(store: Store) -> None:
+    ref = find(store, "BREMEN-1*4711")
+    before = load(store, ref)
+    store.command("INSERT INTO rated_usage_rows SELECT * REPLACE (toUInt32(99) AS claim) FROM rated_usage_rows")
+    try:
+        assert load(store, ref) == before
+        assert find(store, "4711") == ref
+    finally:
+        store.command("ALTER TABLE rated_usage_rows DELETE WHERE claim = 99 SETTINGS mutations_sync = 1")
+
+
+def test_a_row_that_its_writer_told_twice_is_read_once(store: Store) -> None:
+    ref = find(store, "BREMEN-1*4711")
+    before = load(store, ref)
+    again = "claim = 1 AND charge_point_id = 'BREMEN-1'"
+    store.command(f"INSERT INTO cdr_rows SELECT * FROM cdr_rows WHERE {again}")
+    try:
+        assert load(store, ref) == before
+    finally:
+        store.command("OPTIMIZE TABLE cdr_rows FINAL")
+
+
+def test_offsets_count_under_the_claim_that_covers_them() -> None:
+    coverage = Coverage({(1, 0): (Covered(1, 0, 10), Covered(2, 10, 20))})
+    assert coverage.touches(1, 0, 1, 5, 5)
+    assert not coverage.touches(1, 0, 1, 10, 12)
+    assert coverage.touches(1, 0, 2, 10, 12)
+    assert not coverage.touches(1, 1, 1, 5, 5)
