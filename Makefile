@@ -7,7 +7,7 @@ COMPILED := $(VENV)/.compiled
 KERNELS := $(shell find rating pipeline/metering pipeline/codec pipeline/rate -name '*.py')
 PYTEST := $(BIN)/pytest --durations=15
 
-.PHONY: help setup demo lint test test-kafka test-faults test-faults-first test-faults-second test-long kafka bench clean
+.PHONY: help setup demo lint test test-kafka test-faults test-faults-first test-faults-second test-long kafka bench bench-long flames clean
 
 help: ## what can be made here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,8 +63,21 @@ test-long: setup ## minutes to hours: long tests, and 10 million sessions agains
 kafka: setup ## Apache Kafka, the embedded store, a worker and watch, in the foreground
 	@$(BIN)/wattrate up --kafka
 
-bench: setup ## readings/s end to end, beside a bare consumer and bare inserts
-	$(BIN)/python -m benchmarks.end_to_end
+bench: setup ## the standard set of benchmarks (under 15 minutes) and the tables in README.md and docs
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[bench]'
+	$(BIN)/python -m benchmarks.standard
+	$(BIN)/python -m benchmarks.capacity
+	$(BIN)/python -m benchmarks.report
+
+bench-long: setup ## the standard set, a million connectors, 100 million rows and Apache Kafka (hours)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[bench]'
+	$(BIN)/python -m benchmarks.standard --long
+	$(BIN)/python -m benchmarks.capacity
+	$(BIN)/python -m benchmarks.report
+
+flames: setup ## flame graphs of a rating worker in docs/plots
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[bench]'
+	for shape in flat ocpp201 arrow; do $(BIN)/python -m benchmarks.flames --shape $$shape || exit 1; done
 
 clean: ## delete .venv and caches (never data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

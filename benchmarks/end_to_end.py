@@ -56,6 +56,15 @@ def worker_figures(one: Stand, sent: Sent) -> dict[str, Any]:
     }
 
 
+def stored(store: Store, readings: int) -> dict[str, Any]:
+    """What the ledger's tables take on disk, and their active parts."""
+    found = store.rows(
+        "SELECT sum(bytes_on_disk) AS bytes, count() AS parts FROM system.parts WHERE active "
+        "AND database = currentDatabase() AND table IN ('reading_rows', 'rated_usage_rows', 'cdr_rows', 'marker_rows')"
+    )[0]
+    return {"bytes_per_reading": round(found["bytes"] / readings, 1), "parts": found["parts"]}
+
+
 def beside(one: Stand, store: Store, workload: Workload, names: tuple[str, ...]) -> dict[str, Any]:
     """Those who do the same work; their costs must be the worker's."""
     if not names or workload.shape != "flat" or workload.faulty:
@@ -83,6 +92,7 @@ def run(workload: Workload, names: tuple[str, ...] = (), *, kafka: bool = False,
         worker = worker_figures(one, sent)
         with Store(one.settings) as store:
             result = checked(store, one.log_id(), workload)
+            kept = stored(store, sent.readings)
             inserts = competitors.raw_inserts(store)
             others = beside(one, store, workload, names)
     samples = sent.readings / sent.messages
@@ -95,8 +105,8 @@ def run(workload: Workload, names: tuple[str, ...] = (), *, kafka: bool = False,
         "sent": {**sent._asdict(), "bytes_per_message": round(sent.bytes / sent.messages, 1),
                  "samples_per_message": round(samples, 3)},
         "bare_consume": {"records_per_s": round(bare.per_s), "readings_per_s": round(bare.per_s * samples)},
-        "worker": worker, "raw_insert": {"rows_per_s": round(inserts.per_s)}, **others, "ratios": ratios,
-        **result, **surroundings(*PACKAGES),
+        "worker": worker, "raw_insert": {"rows_per_s": round(inserts.per_s)}, "stored": kept, **others,
+        "ratios": ratios, **result, **surroundings(*PACKAGES),
     }  # fmt: skip
 
 

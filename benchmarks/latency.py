@@ -1,4 +1,4 @@
-"""How long from a reading's event to its rated row being queryable, and to its alert, under steady load?
+"""How long from a reading's event to its rated row being queryable, under steady load?
 
     python -m benchmarks.latency [--connectors 1000] [--seconds 30] [--shares 0.25,0.5,0.9] [--kafka] [--json]
 
@@ -6,8 +6,7 @@ First a backlog is drained to learn the capacity of worker, broker and store on 
 messages are sent open-loop: every message has an instant at which it is due, is stamped with it, and is sent then or as
 soon after as the sender can; its latency counts from the due instant, so that nothing waits unseen (no coordinated
 omission). A row is queryable when a marker covers its offset; markers are asked for every 50 ms, so figures are up to
-that too high. Alerts are those of readings above a connector's rating, read from the alerts topic. The sender shares
-the machine.
+that too high. The sender shares the machine. How soon an alert comes is asked by `alert_latency`.
 """
 
 import argparse
@@ -15,7 +14,6 @@ import threading
 import time
 from typing import Any, Final, Self
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,42 +21,35 @@ from benchmarks.stand import PACKAGES, Stand, rate, readings_per_s, stand, told,
 from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import Workload, publish_reference, send, whole_sessions
 from pipeline.clickhouse import Store
-from pipeline.kafka import Admin, Reader, Sender
+from pipeline.kafka import Admin, Sender
 from pipeline.simulate.partitioning import partition_of
-from pipeline.topics import ALERTS, READINGS
+from pipeline.topics import READINGS
 
 _LOOK_S: Final = 0.05
 _SLICE_S: Final = 0.005
 _WARM_S: Final = 3.0
 _DRAINED_S: Final = 60.0
-_ALERTS: Final = 60  # connectors that report too much power, one after the other
-_TOO_MUCH_W: Final = 90_000
-_KIND: Final = "power_above_rating"
 
 
 class Looker:
-    """Notes when each offset became queryable, and when each alert arrived."""
+    """Notes when each offset became queryable."""
 
     def __init__(self, one: Stand) -> None:
         self.covered: list[tuple[float, dict[int, int]]] = []
-        self.alerts: dict[str, float] = {}  # charge point → when its first alert arrived
         self._stand, self._log_id = one, one.log_id()
-        self._alerts_from = Admin(one.settings).end_offsets(ALERTS)
         self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._markers), threading.Thread(target=self._alerts)]
+        self._thread = threading.Thread(target=self._look)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End both threads."""
+        """End."""
         self._done.set()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
 
-    def _markers(self) -> None:
+    def _look(self) -> None:
         sql = (
             "SELECT partition AS part, max(last_offset) AS last FROM marker_rows WHERE log_id = {log:UInt64} GROUP BY 1"
         )
@@ -66,16 +57,6 @@ class Looker:
             while not self._done.wait(_LOOK_S):
                 rows = store.rows(sql, {"log": self._log_id})
                 self.covered.append((time.time(), {row["part"]: row["last"] for row in rows}))
-
-    def _alerts(self) -> None:
-        settings = self._stand.settings
-        with Reader(settings, ALERTS, group_id="latency") as reader:
-            reader.assign(self._alerts_from)
-            while not self._done.is_set():
-                for message in reader.consume(1_000, _LOOK_S):
-                    told_of = msgspec.json.decode(message.value() or b"{}")
-                    if told_of["kind"] == _KIND:
-                        self.alerts.setdefault(told_of["charge_point_id"], time.time())
 
 
 class Schedule:
@@ -88,20 +69,17 @@ class Schedule:
         self._connectors = np.arange(count) % workload.connectors
         by_connector = partition_of([b"CP%07d" % n for n in range(workload.connectors)], workload.partitions)
         self.partitions = by_connector[self._connectors]
-        loud = np.linspace(count // 10, count - 1, 0 if kind else min(_ALERTS, count // 2), dtype=np.int64).tolist()
-        self.loud = {f"CP{self._connectors[at]:07d}": float(due_s[at]) for at in reversed(loud)}
-        places = set(loud)
-        pairs = enumerate(zip(self._connectors.tolist(), due_s.tolist(), strict=True))
-        self.messages = [self._message(connector, due, kind, at in places) for at, (connector, due) in pairs]
+        pairs = zip(self._connectors.tolist(), due_s.tolist(), strict=True)
+        self.messages = [self._message(connector, due, kind) for connector, due in pairs]
 
-    def _message(self, connector: int, due_s: float, kind: str, loud: bool) -> tuple[bytes, bytes]:
+    def _message(self, connector: int, due_s: float, kind: str) -> tuple[bytes, bytes]:
         moment = np.datetime64(int(due_s * 1000), "ms")
         register_wh = 10_000 + int((due_s - self._since_s) / 0.6)  # 6 kW
         key = b"CP%07d" % connector
         value = (
-            f'{{"charge_point_id":"{key.decode()}","connector_id":1,"transaction_id":"{self._since_s:.0f}-{connector}",'
-            f'"timestamp":"{moment}Z","energy_wh":{register_wh},"power_w":{_TOO_MUCH_W if loud else 6_000},'
-            f'"state":"Charging"{kind},"received_at":"{moment}Z"}}'
+            f'{{"charge_point_id":"{key.decode()}","connector_id":1,'
+            f'"transaction_id":"{self._since_s:.0f}-{connector}","timestamp":"{moment}Z","energy_wh":{register_wh},'
+            f'"power_w":6000,"state":"Charging"{kind},"received_at":"{moment}Z"}}'
         )
         return key, value.encode()
 
@@ -147,13 +125,10 @@ def under_load(one: Stand, workload: Workload, per_s: float, seconds: float) -> 
         late_s = schedule.send(sender)
         _await(looker, schedule, first)
     took = schedule.latencies_s(looker.covered, first)
-    alerts = [looker.alerts[name] - due for name, due in schedule.loud.items() if name in looker.alerts]
-    assert len(alerts) == len(schedule.loud), f"{len(alerts)} alerts of {len(schedule.loud)}"
     return {
         "readings_per_s": round(per_s),
         "readings": count,
         "queryable_s": _quantiles(took),
-        "alert_s": _quantiles(np.array(alerts)),
         "sent_late_s": round(late_s, 3),
     }
 
@@ -163,14 +138,11 @@ def _await(looker: Looker, schedule: Schedule, first: dict[int, int]) -> None:
     deadline = time.monotonic() + _DRAINED_S
     while time.monotonic() < deadline:
         covered = looker.covered[-1][1] if looker.covered else {}
-        if all(covered.get(p, -1) >= end for p, end in ends.items()) and schedule.loud.keys() <= looker.alerts.keys():
+        if all(covered.get(p, -1) >= end for p, end in ends.items()):
             return
         time.sleep(_LOOK_S)
     missing = {p: end - looker.covered[-1][1].get(p, -1) for p, end in ends.items()}
-    quiet = len(schedule.loud.keys() - looker.alerts.keys())
-    raise SystemExit(
-        f"after {_DRAINED_S:g} s by partition so many readings are not queryable: {missing}, no alert of {quiet}"
-    )
+    raise SystemExit(f"after {_DRAINED_S:g} s so many readings of each partition are not queryable: {missing}")
 
 
 def _joined(one: Stand, pid: int) -> None:

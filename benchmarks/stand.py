@@ -41,7 +41,10 @@ class Stand:
 def stand(partitions: int = 4, *, kafka: bool = False, **chosen: Any) -> Iterator[Stand]:
     """Broker and store in a folder that goes away with the block; `chosen` are settings."""
     with tempfile.TemporaryDirectory() as folder:
-        given = replace(load(environ={}), data_dir=Path(folder), partitions=partitions, log_level="warning", **chosen)
+        given = replace(
+            load(environ={}), data_dir=Path(folder), partitions=partitions, embedded_partitions=partitions,
+            log_level="warning", **chosen,
+        )  # fmt: skip
         with Stack.start(given, kafka=kafka) as stack:
             settings = stack.settings
             prepare(settings)
