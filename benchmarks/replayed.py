@@ -106,7 +106,15 @@ def replay(preset: str, rows: int | None, sample_s: int | None) -> dict[str, Any
         with Stack.start(settings) as stack:
             prepare(stack.settings)
             stack.write_run_file(os.getpid(), ready=True)
-            options = ("--preset", preset, "--ocpp", VERSIONS[preset], "--told", str(folder / "told.parquet"), "--json")
+            options: tuple[str, ...] = (
+                "--preset",
+                preset,
+                "--ocpp",
+                VERSIONS[preset],
+                "--told",
+                str(folder / "told.parquet"),
+                "--json",
+            )
             options += ("--sample-seconds", str(sample_s)) if sample_s else ()
             replayed = json.loads(wattrate(folder, "replay", str(file), *options))
             began = time.perf_counter()
