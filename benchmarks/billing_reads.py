@@ -136,6 +136,16 @@ def explained(month: Month, picks: list[int]) -> tuple[list[float], str]:
     return took, digest.hexdigest()[:16]
 
 
+def looked_up(month: Month, times: int) -> list[float]:
+    """ms of each look-up of what counts, which every read begins with and which reads all markers."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        Coverage.of(month.store)
+        took.append(1e3 * (time.perf_counter() - began))
+    return took
+
+
 def months(month: Month, picks: list[int]) -> tuple[list[float], int]:
     """ms of each customer's month, and how many lines they had."""
     took, lines = [], 0
@@ -177,6 +187,7 @@ def measured(month: Month, reads: int) -> dict[str, Any]:
     month_ms, lines = months(month, customers)
     return {
         "rated_rows": month.copies * month.rated_each, "sessions": total, "stored": month.stored(),
+        "coverage_ms": quantiles(looked_up(month, min(reads, 50))),
         "explained_bill_ms": quantiles(bills), "customer_month_ms": quantiles(month_ms),
         "lines_per_customer": round(lines / len(customers), 1), "statement_run": everyone(month), "result_hash": digest,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 RESULTS: Final = Path(__file__).parent / "results"
-PLOTS: Final = Path(__file__).parents[1] / "docs" / "plots"
+ROOT: Final = Path(__file__).parents[1]
 
 
 class Question(NamedTuple):
@@ -33,7 +33,7 @@ class Question(NamedTuple):
 
 QUESTIONS: Final = (
     Question(
-        "beside", "end_to_end", "--readings 600000 --beside faust,pandas,python",
+        "beside", "end_to_end", "--readings 400000 --beside faust,pandas,python",
         "--connectors 80 --readings 2400 --beside faust,pandas,python",
     ),
     Question("mixed_faulty", "end_to_end", "--readings 300000 --tariff mixed --faulty",
@@ -42,30 +42,32 @@ QUESTIONS: Final = (
              "--shape ocpp16 --connectors 80 --readings 2400"),
     Question("ocpp201", "end_to_end", "--shape ocpp201 --readings 600000",
              "--shape ocpp201 --connectors 80 --readings 2400"),
-    Question("arrow", "end_to_end", "--shape arrow --connectors 100000 --readings 6000000",
+    Question("arrow", "end_to_end", "--shape arrow --connectors 10000 --readings 3000000",
              "--shape arrow --connectors 80 --readings 2400"),
-    Question("sustained", "end_to_end", "--readings 12000000 --connectors 10000", "", long=True),
+    Question("sustained", "end_to_end", "--readings 18000000 --connectors 10000", "", long=True),
     Question("kafka_beside", "end_to_end", "--kafka --readings 600000 --beside faust,pandas,python", "", long=True),
     Question("kafka_ocpp16", "end_to_end", "--kafka --shape ocpp16 --readings 600000", "", long=True),
-    Question("kafka_arrow", "end_to_end", "--kafka --shape arrow --connectors 100000 --readings 6000000", "",
+    Question("kafka_arrow", "end_to_end", "--kafka --shape arrow --connectors 10000 --readings 3000000", "",
              long=True),
     Question("engine", "engine", "--intervals 1000000", "--intervals 600"),
     Question("decode", "decode", "", "--records 400 --points 50"),
-    Question("growth", "growth", "--sizes 1000,10000,100000 --readings 300000",
+    Question("growth", "growth", "--by connectors,workers --sizes 1000,10000,100000 --readings 200000",
              "--sizes 80 --readings 160 --by connectors"),
     Question("growth_to_a_million", "growth", "--by connectors --readings 1000000", "", long=True),
-    Question("latency", "latency", "--seconds 20", "--connectors 80 --readings 2400 --seconds 1 --shares 0.1"),
+    Question("growth_in_width", "growth", "--by tariffs,partitions --readings 300000", "", long=True),
+    Question("latency", "latency", "--seconds 15", "--connectors 80 --readings 2400 --seconds 1 --shares 0.1"),
     Question("alert_latency", "alert_latency", "--connectors 1000 --seconds 20",
              "--connectors 80 --seconds 1 --probes 10"),
-    Question("billing_reads", "billing_reads", "--rows 1000000,10000000", "--rows 50000 --reads 5"),
+    Question("billing_reads", "billing_reads", "--rows 1000000,10000000 --reads 100", "--rows 50000 --reads 5"),
     Question("billing_reads_to_100_million", "billing_reads", "--rows 1000000,10000000,100000000", "", long=True),
     Question("counted", "counted", "", ""),
 )  # fmt: skip
 PLOTTED: Final = {
-    "growth": f"--plots {PLOTS}",
-    "growth_to_a_million": f"--plots {PLOTS}",
-    "billing_reads": f"--plot {PLOTS / 'billing_reads.svg'}",
-    "billing_reads_to_100_million": f"--plot {PLOTS / 'billing_reads.svg'}",
+    "growth": "--plots docs/plots",
+    "growth_to_a_million": "--plots docs/plots",
+    "growth_in_width": "--plots docs/plots",
+    "billing_reads": "--plot docs/plots/billing_reads.svg",
+    "billing_reads_to_100_million": "--plot docs/plots/billing_reads.svg",
 }
 
 
@@ -81,7 +83,7 @@ def answer(question: Question, out: Path, *, tiny: bool) -> str:
     """Run one; "" or what went wrong. Its words go to the terminal, its result to a file."""
     arguments = question.tiny if tiny else f"{question.usual} {PLOTTED.get(question.name, '')}"
     command = [sys.executable, "-m", f"benchmarks.{question.module}", *shlex.split(arguments), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     if done.returncode:
         return f"ended with code {done.returncode}"
     found = json.loads(done.stdout)
