@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
@@ -126,14 +126,15 @@ class Workers:
         for pid in self._pids:
             os.kill(pid, signal.SIGTERM)
         codes = [zygote.poll(START_S) for zygote in self._zygotes]
+        self._pids = []
         assert codes == [0] * WORKERS, f"workers ended with {codes}: see {self._log}"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, pid in enumerate(self._pids):
-            if self._zygotes[number].poll(0.0) is None:
+        for pid in self._pids:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._parts.close()
 

@@ -72,11 +72,14 @@ class Zygote:
             text=True,
             preexec_fn=die_with_parent,
         )
-        assert self._line() == "ready"
+        self._ready = False
 
     def start(self, environ: Mapping[str, str], log: Path, *arguments: str) -> int:
         """Fork a worker; its process id."""
         assert self._process.stdin is not None
+        if not self._ready:  # asked late, so that several get ready side by side
+            assert self._line() == "ready"
+            self._ready = True
         asked = {"environ": dict(environ), "log": str(log), "arguments": arguments}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
