@@ -279,7 +279,7 @@ class Apart:
         self._release(one, name, past, left_out)
         after = np.concatenate([rated, bill.rated])
         self.collector.write_difference(standing, after, place)
-        self._replace_cdr(past.cdr, bill)
+        self._replace_cdr(past, bill)
 
     def _bill(self, session: Rows, past: Past, again: Again, nothing: bool) -> Bill:
         """Settle the session as metered again; `nothing` of it is billed where all of it stays held."""
@@ -292,14 +292,15 @@ class Apart:
         bills, _ = settle_all(closed, self.engine.sheets, self.engine.directory)
         return bills[0]
 
-    def _replace_cdr(self, standing: LastCdr | None, bill: Bill) -> None:
+    def _replace_cdr(self, past: Past, bill: Bill) -> None:
         """A sent CDR never changes: a credit takes it back and a new one follows; an equal one stays."""
         if bill.cdr is None:
             return
+        standing, columns = past.cdr, bill.cdr.columns
         if standing is None:
-            self.batch.add_cdr(bill.cdr.place, bill.cdr.columns)
+            columns["revision"] = past.revision + 1  # 1, or what follows the credit of one that was held again
+            self.batch.add_cdr(bill.cdr.place, columns)
             return
-        columns = bill.cdr.columns
         same = ("energy_mwh", "total_excl_e4", "total_incl_e4", "start_ms", "end_ms", "held_mwh", "charging_ms")
         if all(standing.columns[field] == columns[field] for field in same):
             return

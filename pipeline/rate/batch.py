@@ -148,12 +148,9 @@ class Batch:
         parts = [rows[at] for rows in self.rated if len(at := np.flatnonzero(rows["session_key"] == session_key))]
         return np.concatenate(parts) if parts else np.zeros(0, RATED_DTYPE)
 
-    def last_cdr(self, session_key: int) -> LastCdr | None:
-        """The session's last CDR in this batch that is no credit."""
-        for cdr in reversed(self.cdrs):
-            if cdr.place.session_key == session_key and not cdr.columns["credit"]:
-                return last_cdr_of(cdr.columns)
-        return None
+    def last_cdr(self, session_key: int) -> CdrRow | None:
+        """The session's last CDR or credit in this batch."""
+        return next((cdr for cdr in reversed(self.cdrs) if cdr.place.session_key == session_key), None)
 
     def alerted(self, session_key: int) -> frozenset[str]:
         """Alert kinds said of the session in this batch."""
@@ -172,6 +169,11 @@ class Batch:
             ended = worst[(of_partition == partition) & (worst >= 0)]
             values, counts = np.unique(ended, return_counts=True)
             share.outcomes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
+def standing_of(columns: dict[str, object]) -> LastCdr | None:
+    """The CDR that stands after this row, a session's last; none after a credit."""
+    return None if columns["credit"] else last_cdr_of(columns)
 
 
 def last_cdr_of(columns: dict[str, object]) -> LastCdr:

@@ -24,7 +24,7 @@ from pipeline.metering.output import (
     UPDATED,
     Rows,
 )
-from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow
+from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow, last_number, standing_of
 from pipeline.rate.inputs import Input
 from pipeline.rate.partition import Held
 from pipeline.rate.past import NOTHING, Past, SessionName
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 # Reasons that put the whole session in doubt: nothing of it is billed until a person decides.
 WHOLE: Final = frozenset(
-    {kinds.HOLD_UNKNOWN_TARIFF, kinds.HOLD_FORGED, kinds.HOLD_UNIT_ERROR, kinds.HOLD_STUCK, kinds.HOLD_NO_REGISTER}
+    {kinds.HOLD_UNKNOWN_TARIFF, kinds.HOLD_FORGED, kinds.HOLD_UNIT_ERROR, kinds.HOLD_STUCK, kinds.HOLD_NO_REGISTER,
+     kinds.HOLD_ANOMALY}
 )
 
 
@@ -209,11 +210,13 @@ class Collector:
         texts = [bytes(given.transaction_ids[at[0]]) for given, at in found]
         rows = [int(given.facts["row"][at[0]]) for given, at in found]
         connectors = self.engine.directory.state.connectors["connector_id"]
+        last = self.batch.last_cdr(key)
+        if last is not None:
+            past = replace(past, cdr=standing_of(last.columns), revision=last_number(last.columns, "revision"))
         return replace(
             past,
             samples=np.concatenate([earlier, *(given.samples[at] for given, at in found)]),
             versions=np.concatenate([past.versions, *(given.versions[at] for given, at in found)]),
-            cdr=self.batch.last_cdr(key) or past.cdr,
             alerted=past.alerted | self.batch.alerted(key),
             transaction_id=next(filter(None, [past.transaction_id, *texts]), b""),
             connector_id=past.connector_id or next((int(connectors[row]) for row in rows), 0),

@@ -141,14 +141,13 @@ class LedgerHistory:
         samples, rated = self._rows.samples(asked), self._rows.rated(asked)
         said = self._rows.alerted(asked)
         last = {row["session_key"]: row for row in self._rows.cdrs(asked)}
-        cdrs = {key: row for key, row in last.items() if not row["credit"]}  # a credit that came last: none stands
         heard = _by_session(samples)
         usage = _by_session(rated)
         return {
             key: _past(
                 samples.take(pa.array(heard[key], pa.int64())),
                 rated.take(pa.array(usage.get(key, []), pa.int64())),  # held without a tariff: nothing is rated yet
-                cdrs.get(key),
+                last.get(key),
                 said.get(key),
             )
             for key in heard
@@ -174,7 +173,8 @@ def _past(samples: pa.Table, rated: pa.Table, cdr: dict[str, Any] | None, alerte
         samples=_samples(samples, [uids.index(uid) if uid else -1 for uid in tokens], texts),
         versions=samples.column("version").to_numpy(),
         rated=_rated(rated, [tariffs.index(key) for key in keys]),
-        cdr=_last_cdr(cdr) if cdr else None,
+        cdr=_last_cdr(cdr) if cdr and not cdr["credit"] else None,  # a credit that came last: none stands
+        revision=int(cdr["revision"]) if cdr else 0,
         alerted=alerted or frozenset(),
         transaction_id=next((bytes(text) for text in texts if text), b""),
         connector_id=connectors[0] if connectors else 0,

@@ -44,7 +44,8 @@ class Past:
     samples: Rows = field(default_factory=lambda: np.zeros(0, SAMPLE_DTYPE))
     versions: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     rated: Rows = field(default_factory=lambda: np.zeros(0, RATED_DTYPE))
-    cdr: LastCdr | None = None
+    cdr: LastCdr | None = None  # that stands
+    revision: int = 0  # of the last CDR or credit; 0 = none was made
     alerted: frozenset[str] = frozenset()
     transaction_id: bytes = b""
     connector_id: int = 0

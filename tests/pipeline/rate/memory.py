@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_TICK
 from pipeline.metering.output import Rows
-from pipeline.rate.batch import AlertRow, Batch, CdrRow, DeadRow, QuarantineRow, last_cdr_of
+from pipeline.rate.batch import AlertRow, Batch, CdrRow, DeadRow, QuarantineRow, last_number, standing_of
 from pipeline.rate.directory import Directory
 from pipeline.rate.engine import Engine
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
@@ -83,6 +83,7 @@ class MemoryLedger:
             versions=np.concatenate([one.versions for one in heard]),
             rated=rated,
             cdr=self.standing_cdr(name.session_key),
+            revision=self.revision(name.session_key),
             alerted=frozenset(self._alerts.get(name.session_key, ())),
             transaction_id=next((text for one in heard for text in one.transaction_ids if text), b""),
             connector_id=heard[0].connector_id,
@@ -102,9 +103,12 @@ class MemoryLedger:
     def standing_cdr(self, session_key: int) -> LastCdr | None:
         """The CDR that stands: the last one, unless it is a credit."""
         cdrs = self._cdrs.get(session_key)
-        if not cdrs or cdrs[-1].columns["credit"]:
-            return None
-        return last_cdr_of(cdrs[-1].columns)
+        return standing_of(cdrs[-1].columns) if cdrs else None
+
+    def revision(self, session_key: int) -> int:
+        """Of the session's last CDR or credit; 0 where there is none."""
+        cdrs = self._cdrs.get(session_key)
+        return last_number(cdrs[-1].columns, "revision") if cdrs else 0
 
     @property
     def sessions(self) -> list[int]:

@@ -69,7 +69,10 @@ def test_a_reading_that_comes_after_the_decision_asks_for_another(action: str, e
     chain = [(c.columns["revision"], c.columns["credit"], c.columns["energy_mwh"]) for c in said.ledger.cdrs]
     assert chain == [(1, 0, energy_mwh), (2, 1, -energy_mwh)]
     assert list(said.held.values()) == ["register_jump"]
-    assert story.decide(90, "release", key).rated().bills == [501 * KWH]
+    for size in (0, 1):
+        again = story.decide(90, "release", key).rated(size)
+        revisions = [(c.columns["revision"], c.columns["credit"]) for c in again.ledger.cdrs]
+        assert (again.bills, revisions) == ([501 * KWH], [(1, 0), (2, 1), (3, 0)])
 
 
 def without_tariff(tariff: str = "LATER") -> Charger:
