@@ -26,7 +26,8 @@ _COMMON: Final = {"suppress_s": 0.0, "resolve_after_h": 0.0}
 _WEEK_H: Final = 168.0
 # Facts of one moment, that nothing ends and nobody has to act on: they resolve by themselves after a week of log time.
 MOMENTS: Final = (
-    "register_reset", "zero_baseline", "lost_start", "lost_stop", "unusable_time", "large_session", "token_two_chargers",
+    "register_reset", "zero_baseline", "lost_start", "lost_stop", "unusable_time", "large_session",
+    "token_two_chargers",
 )  # fmt: skip
 _OF_KIND: Final[Mapping[str, Mapping[str, float]]] = {
     kind: {**_COMMON, **({"resolve_after_h": _WEEK_H} if kind in MOMENTS else {}), **DEFAULTS.get(kind, {})}

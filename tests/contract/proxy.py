@@ -16,8 +16,8 @@ class Fault:
     """What happens to the connections that begin while it is set.
 
     refuse: closed at once. cut_request_after, cut_answer_after: bytes that pass before both sides are reset (0 = none
-    passes; the other side has read all of what was sent before). delay_s: before each chunk of an answer. late_s: before
-    each chunk of a request, which is delivered even when the client has given up meanwhile. `times`: how many
+    passes; the other side has read all of what was sent before). delay_s: before each chunk of an answer. late_s:
+    before each chunk of a request, which is delivered even when the client has given up meanwhile. `times`: how many
     connections it hits, then all is well.
     """
 

@@ -23,7 +23,6 @@ from pipeline.watch.app import make_app
 from pipeline.watch.rules import Rules
 from pipeline.watch.watch import Watch
 
-
 START_S = 300.0  # a start on a machine that is busy with other things
 
 

@@ -11,8 +11,8 @@ from pipeline import topics
 from pipeline.anomaly.sites import HOUR_MS
 from pipeline.clickhouse import Store
 from pipeline.kafka import Admin
-from pipeline.settings import Settings
 from pipeline.ledger import CDRS, Marker
+from pipeline.settings import Settings
 from pipeline.store import StoreLedger
 from pipeline.watch import sweep
 from pipeline.watch.ledger import WatchLedger
