@@ -37,6 +37,7 @@ HOLD_GAP: Final = 10
 HOLD_NO_START: Final = 11
 HOLD_NO_STOP: Final = 12
 HOLD_BOUNDS: Final = 13
+HOLD_ANOMALY: Final = 14
 HOLD_REASONS: Final = (
     "",
     "unknown_tariff",
@@ -52,6 +53,7 @@ HOLD_REASONS: Final = (
     "no_start",
     "no_stop",
     "out_of_bounds",
+    "anomaly",
 )
 
 # Alert kinds of one connector.
@@ -113,6 +115,9 @@ CRITICAL: Final = frozenset(
         NEGATIVE_SESSION,
     }
 )
+# Kinds whose sessions a policy may hold or bill; the first three have a hold reason of their own, and hold by default.
+HELD_BY_DEFAULT: Final = (STUCK_REGISTER, UNIT_ERROR, FORGED_SIGNATURE)
+HOLDABLE: Final = (*HELD_BY_DEFAULT, POWER_ABOVE_RATING, ENERGY_ABOVE_RATING, PHASE_LOSS, COUNTER_ROLLBACK)
 ENDS_WITH_SESSION: Final = (PHASE_LOSS, IDLE_OVERSTAY)  # resolved when the car leaves
 # What a held session was said for: resolved when a person, a later reading or the hold limit decides.
 ALERT_OF_HOLD: Final = {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.metering.kinds import HELD_BY_DEFAULT
 from pipeline.metering.state import MARKS
 
 MODULI_MWH: tuple[int, ...] = (
@@ -48,6 +49,7 @@ class MeteringPolicy:
     silence_min_ms: int = 900_000
     drift_slack_ms: int = 2_000  # clock drift: CUSUM slack on arrival minus event time
     drift_alarm_ms: int = 120_000  # and its alarm level
+    hold_kinds: int = sum(1 << kind for kind in HELD_BY_DEFAULT)  # alert kinds that hold their session, a bit each
 
 
 LIMITS_DTYPE = np.dtype(

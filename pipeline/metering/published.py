@@ -3,7 +3,8 @@
     {"policy": "metering", "hold_limit_ms": 604800000,
      "clocks": [{"charge_points": ["OSL*"], "use": "offset", "offset_ms": -3600000}]}
 
-Every threshold of `MeteringPolicy` may be named; what is not named keeps its default. Clocks are in `clocks`.
+Every threshold of `MeteringPolicy` may be named; what is not named keeps its default. Clocks are in `clocks`. `holds`
+lists the kinds of alerts whose sessions are held back from billing until a person decides.
 """
 
 from dataclasses import fields, replace
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metering.clocks import ClockRule
+from pipeline.metering.kinds import ALERT_KINDS, HOLDABLE
 from pipeline.metering.policy import MeteringPolicy, limits_of
 
 NAME: Final = "metering"
@@ -33,6 +35,15 @@ def rules_of(metering: MeteringPolicy, clocks: tuple[ClockRule, ...] = ()) -> Ru
     return Rules(metering, limits_of(metering), clocks)
 
 
+def _kinds(names: tuple[str, ...]) -> int:
+    """A bit for each kind. Raises ValueError for one whose sessions can't be held."""
+    holdable = {ALERT_KINDS[kind]: kind for kind in HOLDABLE}
+    for name in names:
+        if name not in holdable:
+            raise ValueError(f"$.holds: {name!r} holds no session; there are {', '.join(sorted(holdable))}")
+    return sum(1 << holdable[name] for name in set(names))
+
+
 def parse_policy(body: bytes, otherwise: MeteringPolicy | None = None) -> Rules:
     """The rules that a document states. Raises ValueError that says what is wrong and where, as a JSON path."""
     stated = msgspec.json.decode(body, type=dict[str, Any])
@@ -42,6 +53,8 @@ def parse_policy(body: bytes, otherwise: MeteringPolicy | None = None) -> Rules:
     clocks = msgspec.convert(stated.pop("clocks", []), tuple[ClockRule, ...])
     for at, rule in enumerate(clocks):
         rule.check(f"$.clocks[{at}]")
+    if "holds" in stated:
+        stated["hold_kinds"] = _kinds(msgspec.convert(stated.pop("holds"), tuple[str, ...]))
     for key, value in stated.items():
         if key not in _THRESHOLDS:
             known = ", ".join(sorted(_THRESHOLDS))

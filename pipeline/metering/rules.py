@@ -9,7 +9,7 @@ from pipeline.metering.columns import ABSENT_I64, FLAG_OFFLINE, FLAG_TIME_UNUSAB
 from pipeline.metering.output import N_EVENTS, UPDATED, Record
 from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk
-from pipeline.metering.sessions import alert, alert_once, hold, over
+from pipeline.metering.sessions import alert, alert_once, hold, holds, over
 from pipeline.metering.state import NONE
 from rating.jit import part
 
@@ -35,7 +35,8 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
             alert_once(
                 desk, cause, connector, kinds.STUCK_REGISTER, end_ms, row.stuck_mwh, desk.limits[0].stuck_mwh, start_ms
             )
-            hold(row, kinds.HOLD_STUCK)
+            if holds(desk.limits[0], kinds.STUCK_REGISTER):
+                hold(row, kinds.HOLD_STUCK)
     if row.rating_mw > 0 and elapsed_ms >= _JUDGED_MS:
         peak_mw = max(energy_mwh * 3600 // elapsed_ms * 1000, row.power_mw)
         most_mw = row.rating_mw // 1000 * desk.limits[0].above_rating_permille
@@ -83,7 +84,8 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     elapsed_ms = end_ms - row.start_ms
     if desk.limits[0].released == 0 and _unit_error(energy_mwh, row.flow_mwh, row.readings, desk.limits[0]):
         alert_once(desk, cause, connector, kinds.UNIT_ERROR, end_ms, energy_mwh, row.flow_mwh, row.start_ms)
-        if _register_lies(row, energy_mwh, row.flow_mwh, elapsed_ms, desk.limits[0]):
+        lies = _register_lies(row, energy_mwh, row.flow_mwh, elapsed_ms, desk.limits[0])
+        if lies and holds(desk.limits[0], kinds.UNIT_ERROR):
             hold(row, kinds.HOLD_UNIT_ERROR)
     if row.rating_mw > 0 and elapsed_ms >= 0:
         most_mwh = row.rating_mw // 1000 * desk.limits[0].above_rating_permille // 1000 * elapsed_ms // 3600

@@ -19,6 +19,7 @@ from pipeline.metering.output import (
     RESOLVED,
     Record,
 )
+from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk, Run
 from pipeline.metering.state import MOST_I32, NONE
 from rating.columns import CHARGING, PARKING, RESERVATION_EXPIRED, SPLIT_READING, Marks, Pieces
@@ -26,6 +27,7 @@ from rating.jit import kernel, part
 from rating.kernel import NO_ROOM, OUT_OF_BOUNDS, flat_component, rate_interval
 from rating.ratesheet import SLOT_EXPIRED_FLAT, SLOT_FLAT, SLOT_RESERVATION_FLAT
 
+_OWN_REASONS = sum(1 << kind for kind in kinds.HELD_BY_DEFAULT)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -121,6 +123,12 @@ def hold(row: Record, reason: int) -> None:
     """Hold the session for `reason`; the first reason stays."""
     if row.hold == kinds.HOLD_NONE:
         row.hold = reason
+
+
+@part
+def holds(limits: Limits, kind: int) -> bool:
+    """Whether the policy holds sessions that an alert of this kind was said of."""
+    return bool(limits.hold_kinds >> kind & 1)
 
 
 @part
@@ -347,12 +355,14 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     session.signed = row.signed
     if run.desk.limits[0].released and row.sheet >= 0:
         row.hold = kinds.HOLD_NONE
-    elif row.signed == SIGNED_FORGED:
+    elif row.signed == SIGNED_FORGED and holds(run.desk.limits[0], kinds.FORGED_SIGNATURE):
         hold(row, kinds.HOLD_FORGED)
     elif row.pend != 0:
         hold(row, kinds.HOLD_UNCONFIRMED)
     elif row.has_register == 0:
         hold(row, kinds.HOLD_NO_REGISTER)
+    elif row.alerted & run.desk.limits[0].hold_kinds & ~_OWN_REASONS:
+        hold(row, kinds.HOLD_ANOMALY)
     session.hold = row.hold
     to = run.desk.count[N_CLOSED]
     session.flat = row.flat
