@@ -333,6 +333,21 @@ def reserve(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, ho
 
 
 @part
+def _hold_or_not(row: Record, limits: Limits) -> None:
+    """Whether the session that ends is billed, or waits for a person, and why."""
+    if limits.released and row.sheet >= 0:
+        row.hold = kinds.HOLD_NONE
+    elif row.signed == SIGNED_FORGED and holds(limits, kinds.FORGED_SIGNATURE):
+        hold(row, kinds.HOLD_FORGED)
+    elif row.pend != 0:
+        hold(row, kinds.HOLD_UNCONFIRMED)
+    elif row.has_register == 0:
+        hold(row, kinds.HOLD_NO_REGISTER)
+    elif row.alerted & limits.hold_kinds & ~_OWN_REASONS:
+        hold(row, kinds.HOLD_ANOMALY)
+
+
+@part
 def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     """Close the open session at `end_ms`: its periods go to the output, to be settled or held."""
     row = run.desk.connectors[connector]
@@ -353,16 +368,7 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     session.first_mwh = row.first_mwh
     session.last_mwh = row.last_mwh
     session.signed = row.signed
-    if run.desk.limits[0].released and row.sheet >= 0:
-        row.hold = kinds.HOLD_NONE
-    elif row.signed == SIGNED_FORGED and holds(run.desk.limits[0], kinds.FORGED_SIGNATURE):
-        hold(row, kinds.HOLD_FORGED)
-    elif row.pend != 0:
-        hold(row, kinds.HOLD_UNCONFIRMED)
-    elif row.has_register == 0:
-        hold(row, kinds.HOLD_NO_REGISTER)
-    elif row.alerted & run.desk.limits[0].hold_kinds & ~_OWN_REASONS:
-        hold(row, kinds.HOLD_ANOMALY)
+    _hold_or_not(row, run.desk.limits[0])
     session.hold = row.hold
     to = run.desk.count[N_CLOSED]
     session.flat = row.flat
