@@ -33,6 +33,7 @@ from tests.pipeline.rate.drive import Drive, Record, chunk_log, fleet_changes, l
 PACKAGES: Final = ("numba", "numpy", "pyarrow", "msgspec")
 PARTITIONS: Final = 4
 DAY_MS: Final = 86_400_000
+# A hold that reached its limit was settled by a CDR that names what it leaves out: held, not silent.
 VERDICTS: Final = ("billed right", "held", "held though billable", "wrong in silence")
 
 
@@ -98,7 +99,7 @@ def judged(ledger: RollingLedger, truth: pa.Table, held: dict[int, str]) -> list
     """Each true session, the sessions that metering made of it, and what became of it: one of VERDICTS."""
     found = []
     for session, keys in ledger.matched(truth.to_pylist()):
-        if any(key in held for key in keys):
+        if any(key in held or ledger.holds.get(key) == "expired" for key in keys):
             verdict = "held" if session["outcome"] != "billed" else "held though billable"
         else:
             right = session["outcome"] != "held" and ledger.billed_mwh(keys) == session["expected_mwh"]
@@ -139,6 +140,7 @@ def run(plan: FleetPlan, keep: Path | None = None, progress: bool = False) -> di
         "faults": {name: dict(counts) for name, counts in table.items()},
         "alerts": {kind: found._asdict() for kind, found in kinds.items()},
         "control_totals": one.totals.report(one.ledger, held),
+        "expired": sum(action == "expired" for action in one.ledger.holds.values()),
         "wrong": [_wrong(one.ledger, *each, held) for each in wrong[:50]],
         "cpu_s": round(time.process_time() - started), "result_hash": result_hash(judgements, one.ledger),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
@@ -180,7 +182,7 @@ def show(report: dict[str, Any]) -> None:
         )
     for name, total in report["control_totals"].items():
         print(f"{name}: {total}")
-    for name in ("machine", "commit", "connectors", "sessions", "records", "readings", "cpu_s", "peak_mb"):
+    for name in ("machine", "commit", "connectors", "sessions", "records", "readings", "expired", "cpu_s", "peak_mb"):
         print(f"{name}: {report[name]}")
     print(f"result hash {report['result_hash']}")
 

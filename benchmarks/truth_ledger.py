@@ -29,6 +29,7 @@ class RollingLedger(MemoryLedger):
         super().__init__()
         self.names: dict[int, Name] = {}
         self.kinds: dict[int, set[str]] = defaultdict(set)  # alert kinds by session
+        self.holds: dict[int, str] = {}  # what was done last about a session that was held
         self._last_ms: dict[int, int] = {}
         self._billed_mwh: dict[int, int] = defaultdict(int)
         self._forgotten: set[int] = set()
@@ -42,6 +43,9 @@ class RollingLedger(MemoryLedger):
             energy_mwh = cdr.columns["energy_mwh"]
             assert isinstance(energy_mwh, int)
             self._billed_mwh[cdr.place.session_key] += energy_mwh
+        for row in batch.quarantine:
+            if row.place.session_key:
+                self.holds[row.place.session_key] = row.action
         for alert in batch.alerts:
             if alert.action != "opened":
                 continue
