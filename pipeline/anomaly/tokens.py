@@ -53,6 +53,7 @@ class Conflict(NamedTuple):
     km: float  # 0 where a site's place is not known
     gap_ms: int  # between the sessions; negative: they overlap
     event: SessionEvent
+    number: int = 1  # of the times that this was found, having been withdrawn in between
 
 
 class TokenState(msgspec.Struct):
@@ -60,6 +61,7 @@ class TokenState(msgspec.Struct):
 
     visits: dict[str, list[Visit]] = {}
     standing: dict[str, list[str]] = {}  # token → keys of conflicts said
+    withdrawn: dict[str, int] = {}  # key → how often it was withdrawn
     newest_ms: int = 0
     seen: int = 0
 
@@ -77,7 +79,7 @@ def observe(state: TokenState, event: SessionEvent, limits: TokenLimits) -> list
     if touched is None:
         return []
     said = state.standing.setdefault(event.id_token, [])
-    found = list(_judge(visits, touched, event, limits, said))
+    found = list(_judge(visits, touched, event, limits, said, state.withdrawn))
     _trim(state, event.id_token, limits)
     return found
 
@@ -113,22 +115,29 @@ def _visit(event: SessionEvent, start_ms: int) -> Visit:
 
 
 def _judge(
-    visits: list[Visit], touched: Visit, event: SessionEvent, limits: TokenLimits, said: list[str]
+    visits: list[Visit],
+    touched: Visit,
+    event: SessionEvent,
+    limits: TokenLimits,
+    said: list[str],
+    withdrawn: dict[str, int],
 ) -> Iterator[Conflict]:
     for other in visits:
         if other is touched:
             continue
         first, second = (other, touched) if _before(other, touched) else (touched, other)
-        key = f"{first.session_key}-{second.session_key}"
+        key = pair_key(first, second)
         kind, km, gap_ms = _conflict(first, second, limits)
         if bool(kind) == (key in said):
             continue
+        number = withdrawn.get(key, 0) + 1
         if kind:
             said.append(key)
         else:
             said.remove(key)
+            withdrawn[key] = number
         where = "token_two_chargers" if _near(first, second, limits) else "token_two_sites"
-        yield Conflict(bool(kind), kind or where, event.id_token, first, second, km, gap_ms, event)
+        yield Conflict(bool(kind), kind or where, event.id_token, first, second, km, gap_ms, event, number)
 
 
 def _conflict(first: Visit, second: Visit, limits: TokenLimits) -> tuple[str, float, int]:
@@ -143,6 +152,11 @@ def _conflict(first: Visit, second: Visit, limits: TokenLimits) -> tuple[str, fl
     if first.end_ms is None and gap_ms >= 0:
         too_fast = False  # it never stopped: nobody knows when the driver left
     return ("token_two_sites" if gap_ms < -limits.overlap_ms or too_fast else ""), km, gap_ms
+
+
+def pair_key(one: Visit, other: Visit) -> str:
+    """What two sessions are called together, whichever began first: a corrected clock may turn them round."""
+    return "-".join(sorted((one.session_key, other.session_key)))
 
 
 def _before(one: Visit, other: Visit) -> bool:
@@ -179,7 +193,10 @@ def _trim(state: TokenState, token: str, limits: TokenLimits) -> None:
     oldest = state.newest_ms - limits.remember_ms
     kept = [v for v in state.visits[token] if (v.start_ms if v.end_ms is None else v.end_ms) >= oldest][-_VISITS_MAX:]
     keys = {v.session_key for v in kept}
-    said = [key for key in state.standing.get(token, []) if key.split("-")[0] in keys]
+    said = [key for key in state.standing.get(token, []) if keys.issuperset(key.split("-"))]
+    gone = {v.session_key for v in state.visits[token]} - keys
+    if gone and state.withdrawn:
+        state.withdrawn = {key: n for key, n in state.withdrawn.items() if gone.isdisjoint(key.split("-"))}
     if kept:
         state.visits[token] = kept
     else:

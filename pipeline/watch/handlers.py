@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline import topics
 from pipeline.anomaly.events import AlertEvent, SessionEvent, alert_decoder, encode, session_decoder
-from pipeline.anomaly.tokens import Conflict, TokenLimits, TokenState, observe
+from pipeline.anomaly.tokens import Conflict, TokenLimits, TokenState, observe, pair_key
 from pipeline.anomaly.tuning import Tuning
 from pipeline.kafka import Message, Sender
 from pipeline.log import Log
@@ -76,7 +76,7 @@ class SessionHandler:
             event = self._decoded(message)
             if event is not None:
                 state = self._states.setdefault(message.partition() or 0, TokenState())
-                found += [_alert_of(conflict) for conflict in observe(state, event, self._limits)]
+                found += [alert_of(conflict) for conflict in observe(state, event, self._limits)]
         self._ledger.add_alerts(found, self._log_id)
         for alert in found:
             self._sender.send(topics.ALERTS, encode(alert), alert.charge_point_id.encode())
@@ -113,10 +113,12 @@ def _token_limits(tuning: Tuning) -> TokenLimits:
     return TokenLimits(of("speed_kmh"), of("near_km"), int(of("remember_h") * _HOUR_MS), int(of("open_h") * _HOUR_MS))
 
 
-def _alert_of(conflict: Conflict) -> AlertEvent:
+def alert_of(conflict: Conflict) -> AlertEvent:
+    """The step that a conflict is in the life of its alert."""
     first, second, cause = conflict.first, conflict.second, conflict.event
+    again = f"-{conflict.number}" if conflict.number > 1 else ""  # found once more, after it had been withdrawn
     return AlertEvent(
-        alert_id=f"{conflict.kind}-{first.session_key}-{second.session_key}",
+        alert_id=f"{conflict.kind}-{pair_key(first, second)}{again}",
         kind=conflict.kind,
         severity="warning" if conflict.kind == "token_two_sites" else "info",
         action="opened" if conflict.found else "resolved",

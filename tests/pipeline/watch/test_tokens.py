@@ -1,7 +1,10 @@
 from typing import Literal
 
+from msgspec.structs import replace
+
 from pipeline.anomaly.events import SessionEvent
 from pipeline.anomaly.tokens import Conflict, TokenLimits, TokenState, observe
+from pipeline.watch.handlers import alert_of
 
 MIN = 60_000
 DUNDEE, PERTH = ("56.462", "-2.970"), ("56.396", "-3.437")  # 29.7 km apart
@@ -49,6 +52,22 @@ def test_a_drive_that_a_car_can_make_is_no_finding() -> None:
 def test_a_drive_that_no_car_can_make_is() -> None:
     [conflict] = found(event("start", "a", 0), event("stop", "a", 60), event("start", "b", 67, "B", PERTH))
     assert conflict.gap_ms == 7 * MIN
+
+
+def test_what_was_withdrawn_and_is_found_again_is_another_alert() -> None:
+    begin = [event("start", "a", 0), event("start", "b", 200, "B", PERTH)]
+    steps = found(*begin, event("stop", "a", 100), event("stop", "a", 260), event("stop", "a", 90))
+    assert [(one.found, one.number) for one in steps] == [(True, 1), (False, 1), (True, 2), (False, 2)]
+    ids = [alert_of(one).alert_id for one in steps]
+    assert ids == ["token_two_sites-a-b", "token_two_sites-a-b", "token_two_sites-a-b-2", "token_two_sites-a-b-2"]
+
+
+def test_a_clock_that_was_wrong_does_not_leave_a_finding_behind() -> None:
+    begin = [event("start", "b", 10), event("start", "a", 20, "B", PERTH)]
+    corrected = replace(event("stop", "b", 400), start_ms=300 * MIN)
+    first, second = found(*begin, event("stop", "a", 60, "B", PERTH), corrected)
+    assert (first.found, second.found) == (True, False)
+    assert alert_of(first).alert_id == alert_of(second).alert_id
 
 
 def test_a_stop_that_comes_late_withdraws_the_finding() -> None:
