@@ -1,0 +1,74 @@
+"""What counts, told by each claim's least and greatest marker, against the obvious twin that looks at every marker."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.clickhouse import Store
+from pipeline.embedded.stack import Stack
+from pipeline.read.coverage import Coverage
+from tests.stack import prepared
+
+TWIN = """
+SELECT log_id, partition, claim, min(m.first_offset) AS first_offset, max(m.last_offset) AS last_offset
+FROM (SELECT log_id, partition, claim, first_offset, last_offset FROM marker_rows) AS m
+INNER JOIN claims AS c ON m.log_id = c.log_id AND m.partition = c.partition AND m.claim = c.claim
+WHERE m.first_offset >= c.first_offset AND m.last_offset < c.end_offset
+GROUP BY log_id, partition, claim
+"""
+NOT_SAID = 4_294_967_295
+
+
+@pytest.fixture
+def history(stack: Stack) -> Iterator[Store]:
+    """Logs whose claims came late or beside others, and whose fenced writers went on writing markers."""
+    dice = random.Random(7)
+    claims: list[str] = []
+    markers: list[str] = []
+    for log in range(80):
+        _life(dice, log, claims, markers)
+    with Store(prepared(stack.settings)) as store:
+        names = "log_id, partition, claim, first_offset, member, previous, claimed_at"
+        store.command(f"INSERT INTO claim_rows ({names}) VALUES {', '.join(claims)}")
+        names = "log_id, partition, claim, first_offset, last_offset, written_at, log_time"
+        store.command(f"INSERT INTO marker_rows ({names}) VALUES {', '.join(markers)}")
+        yield store
+
+
+def _life(dice: random.Random, log: int, claims: list[str], markers: list[str]) -> None:
+    end, number, ends = 0, 0, [0]
+    before: list[tuple[int, int]] = []  # claims so far, and where each ended
+    for _ in range(dice.randint(1, 6)):
+        number += 1
+        previous = before[-1][0] if before else 0
+        if before and dice.random() < 0.2:
+            named = dice.choice([previous, NOT_SAID])
+            claims.append(f"({log}, 0, {number}, {dice.choice(ends)}, 'late', {named}, 0)")
+            previous, number = dice.choice([(previous, number + 1), (number, number + 1)])
+        claims.append(f"({log}, 0, {number}, {end}, 'm', {previous}, 0)")
+        for fenced, at in before:
+            if dice.random() < 0.4:
+                markers.append(f"({log}, 0, {fenced}, {at}, {at + dice.randint(0, 5)}, 0, 0)")
+        for _ in range(dice.randint(0, 4)):
+            last = end + dice.randint(0, 9)
+            markers += [f"({log}, 0, {number}, {end}, {last}, 0, 0)"] * dice.choice([1, 1, 2])
+            end = last + 1
+            ends.append(end)
+        before.append((number, end))
+
+
+def test_what_counts_by_claim_is_what_counts_marker_by_marker(history: Store) -> None:
+    order = "ORDER BY log_id, partition, claim"
+    truth = history.rows(f"SELECT * FROM ({TWIN}) {order}")
+    assert history.rows(f"SELECT * FROM covered {order}") == truth
+    assert len(truth) > 100
+    spans = Coverage.of(history).spans
+    assert {(log, s.claim, s.first, s.end - 1) for (log, _), found in spans.items() for s in found} == {
+        (row["log_id"], row["claim"], row["first_offset"], row["last_offset"]) for row in truth
+    }
+
+
+def test_looking_up_what_counts_reads_no_markers_but_their_spans(history: Store) -> None:
+    plan = "\n".join(row["explain"] for row in history.rows("EXPLAIN SELECT * FROM covered"))
+    assert "ReadFromMergeTree (spans)" in plan
