@@ -3,19 +3,18 @@
     python -m benchmarks.flames [--shape flat] [--readings 600000] [--out docs/plots/worker_flat.svg]
 
 Native frames are included, so kernels, the Kafka client, Arrow and the inserts can be told apart; all threads, with
-the GIL or without. Needs the `bench` extra.
+the GIL or without. Needs the `bench` extra, and the right to look into another process (root, or ptrace_scope 0).
 """
 
 import argparse
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks.stand import DRAIN_S, settings_text, stand
+from benchmarks.stand import DRAIN_S, await_claims, stand, told, worker
 from benchmarks.workload import publish_reference, send, whole_sessions
 
 PLOTS: Final = Path(__file__).parents[1] / "docs" / "plots"
@@ -29,19 +28,16 @@ def record(shape: str, readings: int, connectors: int, out: Path) -> None:
         raise SystemExit("py-spy is not installed: pip install 'wattrate[bench]'")
     workload = whole_sessions(readings, connectors=connectors, shape=shape, tariff="mixed")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with stand(workload.partitions) as one, tempfile.TemporaryDirectory() as folder:
+    with stand(workload.partitions) as one:
         publish_reference(one.settings, workload)
         send(one.settings, workload)
-        raw = Path(folder, "stacks.svg")
-        given = Path(folder, "settings.json")
-        given.write_text(settings_text(one.settings) + "\n", "utf-8")
-        child = [sys.executable, "-m", "benchmarks.worker_process", str(DRAIN_S)]
-        command = [program, "record", "--native", "--threads", "-r", str(_RATE), "-o", str(raw), "--", *child]
-        with given.open() as settings:
-            done = subprocess.run(command, stdin=settings, capture_output=True, text=True, check=False)
-        if not raw.exists():
-            raise SystemExit(f"py-spy wrote nothing: {done.stderr[-1000:]}")
-        shutil.copy(raw, out)
+        with worker(one.settings, DRAIN_S) as process:
+            await_claims(one, process.pid)
+            command = [program, "record", "--native", "--threads", "-r", str(_RATE), "-o", str(out), "--pid"]
+            done = subprocess.run([*command, str(process.pid)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"py-spy: {done.stderr[-1000:]}")
+            told(process)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.stand import PACKAGES, Stand, rate, readings_per_s, stand, told, worker
+from benchmarks.stand import PACKAGES, Stand, await_claims, rate, readings_per_s, stand, told, worker
 from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import Workload, publish_reference, send, whole_sessions
 from pipeline.clickhouse import Store
@@ -145,14 +145,6 @@ def _await(looker: Looker, schedule: Schedule, first: dict[int, int]) -> None:
     raise SystemExit(f"after {_DRAINED_S:g} s so many readings of each partition are not queryable: {missing}")
 
 
-def _joined(one: Stand, pid: int) -> None:
-    """Return when the worker has claimed every partition."""
-    sql = "SELECT uniqExact(partition) FROM claims WHERE position(member, {pid:String}) > 0"
-    with Store(one.settings) as store:
-        while store.scalar(sql, {"pid": f"-{pid}-"}) < one.settings.partitions:
-            time.sleep(_LOOK_S)
-
-
 def _quantiles(took_s: npt.NDArray[np.float64]) -> dict[str, float]:
     return {name: round(float(np.quantile(took_s, q)), 3) for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
@@ -169,7 +161,7 @@ def run(connectors: int, readings: int, seconds: float, shares: list[float], *, 
         for share in shares:
             # A worker and sessions of its own for each, and time for the group to let the one before go.
             with worker(one.settings, 0.0) as process:
-                _joined(one, process.pid)
+                await_claims(one, process.pid)
                 found["shares"][f"{share:.0%}"] = under_load(one, workload, share * capacity, seconds)
                 process.terminate()
                 told(process)

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
 from pipeline.embedded.stack import Stack
 from pipeline.kafka import Admin
@@ -84,6 +86,14 @@ def rate(settings: Settings, drain_s: float = DRAIN_S) -> dict[str, Any]:
 def readings_per_s(found: dict[str, Any]) -> float:
     """Readings a second from the first batch read to the last one that counts."""
     return float(found["readings"] / (found["last_batch_s"] - found["first_batch_s"]))
+
+
+def await_claims(one: Stand, pid: int) -> None:
+    """Return when a worker has claimed every partition."""
+    sql = "SELECT uniqExact(partition) FROM claims WHERE position(member, {pid:String}) > 0"
+    with Store(one.settings) as store:
+        while store.scalar(sql, {"pid": f"-{pid}-"}) < one.settings.partitions:
+            time.sleep(0.05)
 
 
 def settings_text(settings: Settings) -> str:
