@@ -47,8 +47,9 @@ class AlertStep:
 
 _NOW = (
     "SELECT alert_id, toString(any(a.kind)) AS the_kind, toString(max(a.severity)) AS the_severity, "
-    "toString(argMax(a.action, (a.time, a.action))) AS last_action, toString(any(a.charge_point_id)) AS charge_point, "
-    "max(a.connector_id) AS connector, max(a.session_key) AS the_key, argMin(a.log_id, (a.time, a.action)) AS log, "
+    "toString(if(max(a.action) = 'resolved', max(a.action), argMax(a.action, (a.time, a.action)))) AS last_action, "
+    "toString(any(a.charge_point_id)) AS charge_point, max(a.connector_id) AS connector, "
+    "max(a.session_key) AS the_key, argMin(a.log_id, (a.time, a.action)) AS log, "
     "argMin(a.partition, (a.time, a.action)) AS part, toUnixTimestamp64Milli(min(a.time)) AS first_ms, "
     "toUnixTimestamp64Milli(max(a.time)) AS last_ms, count() AS steps FROM all_alerts AS a {where} GROUP BY alert_id"
 )
