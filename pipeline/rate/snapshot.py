@@ -96,32 +96,38 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
 
 
 def _take_in(engine: Engine, header: _Header, stored: Any) -> None:
+    """All connectors at once, field by field; only places in this worker's own tables are given one by one."""
     directory = engine.directory
-    connectors, texts = stored["connectors"], stored["texts"]
-    marks = stored["marks"].reshape(-1, MARKS)
+    connectors = stored["connectors"]
     sheets, shifts = _sheets(engine, header, connectors)
     tokens = np.array([directory.token(uid) for uid in header.tokens] + [-1], np.int32)
-    at_period = 0
-    for at, name in enumerate(header.charge_points):
-        row = directory.row(header.partition, name, int(connectors["connector_id"][at]))
-        connector = directory.state.connectors[row]
-        for field in CONNECTOR_DTYPE.names or ():
-            if field not in _CHAINS:
-                connector[field] = connectors[field][at]
-        connector["token"] = tokens[connectors["token"][at]]
-        used = int(connectors["sheet"][at])
-        connector["sheet"] = sheets[used]
-        for field in ("flat", "flat_reserved", "flat_expired"):
-            connector[field] += shifts[used] if connector[field] >= 0 else 0
-        directory.transaction_ids[row] = texts[at]
-        directory.state.marks[row * MARKS : (row + 1) * MARKS] = marks[at]
-        connector["periods"] = 0
-        for _ in range(int(stored["lengths"][at])):
-            period = stored["periods"][at_period].copy()
-            for field in ("energy_component", "time_component"):
-                period[field] += shifts[used] if period[field] >= 0 else 0
-            directory.append_period(row, period)
-            at_period += 1
+    ids = connectors["connector_id"].tolist()
+    rows = np.array(
+        [directory.row(header.partition, name, ids[at]) for at, name in enumerate(header.charge_points)], np.int64
+    )
+    used = connectors["sheet"]
+    shift = np.array(shifts, np.int64)[used]
+    taken = connectors.copy()
+    for field in _CHAINS:
+        taken[field] = directory.state.connectors[field][rows]
+    taken["token"] = tokens[connectors["token"]]
+    taken["sheet"] = np.array(sheets, np.int64)[used]
+    for field in ("flat", "flat_reserved", "flat_expired"):
+        taken[field] += np.where(taken[field] >= 0, shift, 0).astype(np.int32)
+    taken["periods"] = 0
+    directory.state.connectors[rows] = taken
+    directory.transaction_ids[rows] = stored["texts"]
+    directory.state.marks.reshape(-1, MARKS)[rows] = stored["marks"].reshape(-1, MARKS)
+    _take_in_periods(engine, rows, shift, stored)
+
+
+def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Any) -> None:
+    periods = stored["periods"].copy()
+    shift = np.repeat(shift, stored["lengths"])
+    for field in ("energy_component", "time_component"):
+        periods[field] += np.where(periods[field] >= 0, shift, 0).astype(np.int32)
+    for row, period in zip(np.repeat(rows, stored["lengths"]).tolist(), periods, strict=True):
+        engine.directory.append_period(row, period)
 
 
 def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int], list[int]]:
