@@ -17,6 +17,7 @@ from pipeline.metering.output import Rows
 from pipeline.rate.past import LastCdr
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples
+from pipeline.rate.signed_values import Signed
 from rating.cdr import credit, encode
 
 USED = 0
@@ -112,6 +113,7 @@ class Batch:
         """Nothing yet."""
         self.shares: dict[int, Share] = {}
         self.metered: list[Samples] = []
+        self.signed: list[Signed] = []
         self.rated: list[Rows] = []
         self.cdrs: list[CdrRow] = []
         self.alerts: list[AlertRow] = []

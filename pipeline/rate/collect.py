@@ -3,9 +3,9 @@
 Called after the pass and after each deferred sample; takes only what is new since the last call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,21 @@ from pipeline.rate.past import NOTHING, Past, SessionName
 from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_line
 from pipeline.rate.segment import Samples, Segment, new_facts
 from pipeline.rate.settlement import Bill, Closed, settle_all
+from pipeline.rate.signed_values import by_session, kept, signed_data
 
 if TYPE_CHECKING:
     from pipeline.rate.engine import Engine
 
 # Reasons that put the whole session in doubt: nothing of it is billed until a person decides.
 WHOLE: Final = frozenset(
-    {kinds.HOLD_UNKNOWN_TARIFF, kinds.HOLD_FORGED, kinds.HOLD_UNIT_ERROR, kinds.HOLD_STUCK, kinds.HOLD_NO_REGISTER,
-     kinds.HOLD_ANOMALY}
+    {
+        kinds.HOLD_UNKNOWN_TARIFF,
+        kinds.HOLD_FORGED,
+        kinds.HOLD_UNIT_ERROR,
+        kinds.HOLD_STUCK,
+        kinds.HOLD_NO_REGISTER,
+        kinds.HOLD_ANOMALY,
+    }
 )
 
 
@@ -194,8 +201,24 @@ class Collector:
         return Closed(
             sessions, segment.run.closed if pieces is None else pieces, given.samples["offset"][cause],
             line_base(lines), given.facts["partition"][cause].astype(np.int64), list(texts),
-            given.samples["received_ms"][cause],
+            given.samples["received_ms"][cause], self._signed_data(given, sessions),
         )  # fmt: skip
+
+    def _signed_data(self, given: Samples, sessions: Rows) -> list[Mapping[str, Any] | None]:
+        """OCPI SignedData of each session that has signed values, of this batch or from before."""
+        told: list[Mapping[str, Any] | None] = [None] * len(sessions)
+        those = np.flatnonzero(sessions["signed"]).tolist()
+        new = by_session(self.batch.signed) if those else {}
+        directory = self.engine.directory
+        for at in those:
+            session = sessions[at]
+            key, row = int(session["session_key"]), int(session["connector"])
+            state = self.engine.own(int(given.facts["partition"][session["cause"]]))
+            data = self.engine.sheets.data(state.reference_version)
+            connector_id = int(directory.state.connectors["connector_id"][row])
+            values = kept([*state.signed.get(key, ()), *new.get(key, ())])
+            told[at] = signed_data(values, data.public_key(directory.charge_points[row], connector_id))
+        return told
 
     def whole_past(self, name: SessionName) -> Past:
         """A session's past: of earlier batches, and what this batch has brought so far."""

@@ -34,6 +34,7 @@ from pipeline.rate.partition import PartitionState
 from pipeline.rate.past import History
 from pipeline.rate.segment import Samples, Segment, is_only_waiting, new_facts
 from pipeline.rate.sheets import LoadVersion, Sheets
+from pipeline.rate.signed_values import Signed, by_session
 from rating.policy import DEFAULT as RATING_POLICY
 from rating.policy import Policy
 
@@ -149,6 +150,7 @@ class Engine:
         segment = self._segment(samples, rules)
         deferred = segment.meter()
         batch.metered.append(samples)
+        batch.signed += _signed_of(given, chosen, samples)
         collector.collect(segment)
         apart = Apart(self, batch, collector, segment, rules.metering)
         apart.prefetch(deferred)
@@ -258,4 +260,15 @@ class Engine:
         for partition, share in batch.shares.items():
             state = self.partitions[partition]
             share.log_time_ms, share.reference_version = state.log_time_ms, state.reference_version
+            state.keep_signed(by_session(one for one in batch.signed if one.partition == partition))
             state.forget_apart(state.log_time_ms - self.rules(partition).metering.session_timeout_ms)
+
+
+def _signed_of(given: Input, chosen: npt.NDArray[np.intp], samples: Samples) -> list[Signed]:
+    """The blobs of the chosen samples; `samples` are those, in their order."""
+    places = np.searchsorted(chosen, [blob.sample for blob in given.signed])
+    return [
+        Signed(samples, at, blob)
+        for blob, at in zip(given.signed, places.tolist(), strict=True)
+        if at < len(chosen) and chosen[at] == blob.sample
+    ]

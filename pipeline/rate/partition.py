@@ -3,10 +3,13 @@
 Everything here is a function of the log, and is part of a snapshot.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.rate.signed_values import SignedValue, kept
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,22 @@ class PartitionState:
     apart: dict[int, int] = field(
         default_factory=dict
     )  # sessions only `rerate` may touch → log time of their last record
+    signed: dict[int, tuple[SignedValue, ...]] = field(default_factory=dict)  # by session key, for its CDR
 
     def detached(self) -> npt.NDArray[np.uint64]:
         """Their keys, sorted."""
         return np.array(sorted(self.apart), np.uint64)
 
+    def keep_signed(self, values: Mapping[int, Iterable[SignedValue]]) -> None:
+        """Remember the signed values that a batch brought."""
+        for key, new in values.items():
+            self.signed[key] = kept([*self.signed.get(key, ()), *new])
+
     def forget_apart(self, older_than_ms: int) -> None:
-        """Sessions apart that nothing was heard of for long are over."""
+        """Sessions apart that nothing was heard of for long are over; so are signed values as old, unless held."""
         self.apart = {key: heard for key, heard in self.apart.items() if heard >= older_than_ms}
+        self.signed = {
+            key: values
+            for key, values in self.signed.items()
+            if values[-1].time_ms >= older_than_ms or key in self.held or key in self.apart
+        }

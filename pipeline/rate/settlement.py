@@ -3,7 +3,7 @@
 Pure but for what it reads of reference data; what happens to held sessions is decided in `holds`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,7 @@ class Closed(NamedTuple):
     partitions: I64
     transaction_ids: list[bytes]
     settled_ms: I64  # log time
+    signed: Sequence[Mapping[str, Any] | None]  # OCPI SignedData
 
 
 class Bill(NamedTuple):
@@ -133,7 +134,7 @@ def _columns(
         cdr_token=cdr_token(token, source.tariff.country_code, source.tariff.party_id),
         auth_method="WHITELIST", cdr_location=location, currency=source.tariff.currency,
         tariffs=(tariff_document(sheets.data(version), source.key),), tariff_id=source.tariff.id,
-        last_updated_ms=int(closed.settled_ms[at]),
+        last_updated_ms=int(closed.settled_ms[at]), signed_data=closed.signed[at],
         remark=left_out or _SIGNED_WORDS.get(session["signed"]),
     )  # fmt: skip
     columns: dict[str, object] = {

@@ -19,10 +19,11 @@ from pipeline.ledger import Snapshot
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE
 from pipeline.rate.engine import Engine
 from pipeline.rate.partition import Held, PartitionState
+from pipeline.rate.signed_values import SignedValue
 from rating.ratesheet import COMPONENTS_AT
 
 _LAYOUT: Final = hashlib.sha256(repr((CONNECTOR_DTYPE, MARK_DTYPE, PERIOD_DTYPE, MARKS)).encode()).hexdigest()[:16]
-CODE_VERSION: Final = f"1-{_LAYOUT}"
+CODE_VERSION: Final = f"2-{_LAYOUT}"
 # Fields that point into tables of this worker, and are written anew when the state is taken in elsewhere.
 _CHAINS: Final = ("sibling", "follows", "head", "tail")
 
@@ -35,6 +36,7 @@ class _Header(msgspec.Struct, frozen=True):
     policy_version: int
     held: list[tuple[int, dict[str, Any]]]
     apart: list[tuple[int, int]]
+    signed: list[tuple[int, list[SignedValue]]]
     charge_points: list[str]
     tokens: list[str]
     sheets: list[tuple[str, str]]
@@ -55,6 +57,7 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     header = _Header(
         partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,
         [(key, asdict(held)) for key, held in state.held.items()], list(state.apart.items()),
+        [(key, list(values)) for key, values in state.signed.items()],
         [directory.charge_points[row] for row in rows], tokens,
         [(engine.sheets.builder.sources[s].key, engine.sheets.builder.sources[s].zone) for s in used],
         [int(engine.sheets.book.sheets[s, COMPONENTS_AT]) for s in used],
@@ -88,6 +91,7 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
     state = PartitionState(
         header.partition, header.log_time_ms, header.reference_version, header.policy_version,
         {key: Held(**held) for key, held in header.held}, dict(header.apart),
+        {key: tuple(values) for key, values in header.signed},
     )  # fmt: skip
     engine.drop(header.partition)
     engine.partitions[header.partition] = state
