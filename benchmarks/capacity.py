@@ -84,8 +84,6 @@ def need(connectors: int, cost: Costs) -> Need:
 
 def bottleneck(one: Need) -> str:
     """What gives out first when the fleet doubles."""
-    if one.markers_per_day * 365 > 1e9:
-        return f"markers: {one.markers_per_day / 1e6:,.0f} million a day, which every read of what counts goes through"
     if one.disk_tb_per_year / one.shards > 5:
         return "disk of a shard: keep raw readings for less than a year, or add shards"
     if one.store_cores > one.workers:

