@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from pipeline.embedded.processes import LOOPBACK, Child, accepts, start_on_free_port
+from pipeline.embedded.processes import LOOPBACK, Child, give_back, start_on_free_port
 from pipeline.errors import EmbeddedError
 from pipeline.settings import Settings
 
@@ -63,7 +63,8 @@ class ApacheKafka:
                 _format(java, properties, folder / "kafka-format.log")
             command = [*java, "kafka.Kafka", str(properties)]
             child = Child("Apache Kafka broker", command, folder / "kafka.log", tied=tied)
-            child.await_ready(lambda: accepts(chosen), _START_TIMEOUT_S)
+            child.await_ready(lambda: child.listens_on(chosen), _START_TIMEOUT_S)
+            give_back(controller)  # it is asked for anew when the broker comes back
             return ApacheKafka(child, chosen)
 
         def with_controller(chosen: int) -> "ApacheKafka":
@@ -78,6 +79,7 @@ class ApacheKafka:
     def stop(self) -> None:
         """Stop it; the log stays."""
         self.child.stop(timeout_s=30.0)
+        give_back(self.port)
 
 
 def fetch_jars(cache: Path) -> Path:

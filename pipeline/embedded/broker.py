@@ -6,7 +6,7 @@ shows aborted transactions, and takes an offset beyond the end without a word.
 
 from pathlib import Path
 
-from pipeline.embedded.processes import LOOPBACK, Child, accepts, start_on_free_port
+from pipeline.embedded.processes import LOOPBACK, Child, give_back, start_on_free_port
 from pipeline.errors import EmbeddedError
 from pipeline.settings import Settings
 
@@ -35,7 +35,7 @@ class EmbeddedBroker:
             storage = ["--storage-engine", "memory://tansu/", "--silent"]
             command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url, *storage]
             child = Child("embedded broker", command, folder / "broker.log", tied=tied)
-            child.await_ready(lambda: accepts(chosen), _START_TIMEOUT_S)
+            child.await_ready(lambda: child.listens_on(chosen), _START_TIMEOUT_S)
             return EmbeddedBroker(child, chosen)
 
         return start_on_free_port(settings.embedded_broker_port, start) if port is None else start(port)
@@ -43,6 +43,7 @@ class EmbeddedBroker:
     def stop(self) -> None:
         """Stop it; its log is gone."""
         self.child.stop(timeout_s=5.0)
+        give_back(self.port)
 
 
 def _bundled() -> str:

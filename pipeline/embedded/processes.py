@@ -5,8 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,9 @@ LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork
 _PORTS_TRIED = 50
+_LISTEN = "0A"  # in /proc/net/tcp
 _Part = TypeVar("_Part")
+_reserved: dict[int, socket.socket] = {}  # by this process
 
 
 def free_port(first: int) -> int:
@@ -33,20 +34,27 @@ def free_port(first: int) -> int:
 def start_on_free_port(first: int, start: Callable[[int], _Part]) -> _Part:
     """What `start(port)` gives for the first port from `first` on that can be had.
 
-    Of parts that are started at the same moment, by any process here, each gets a port of its own: a name in Linux's
-    abstract socket space stands for the port until `start` returns. A port that some other program takes in between
-    makes `start` fail, and the next one is tried. Raises EmbeddedError when 50 are taken, and what `start` raises.
+    No two parts that any process here starts get the same: a name in Linux's abstract socket space stands for the
+    port until `give_back` or the end of this process, so also while a part is down that comes back. A port that some
+    other program takes in between makes `start` fail, and the next one is tried. Raises EmbeddedError when 50 are
+    taken, and what `start` raises.
     """
     for port in _ports(first):
-        with _reserved(port) as ours:
-            if not ours or not _is_free(port):
-                continue
-            try:
-                return start(port)
-            except EmbeddedError:
-                if _is_free(port):  # it failed for a reason of its own
-                    raise
+        if not _is_free(port) or not _reserve(port):
+            continue
+        try:
+            return start(port)
+        except EmbeddedError:
+            give_back(port)
+            if _is_free(port):  # it failed for a reason of its own
+                raise
     raise _all_taken(first)
+
+
+def give_back(port: int) -> None:
+    """A part that was started on the port will not come back: another one may have it."""
+    if port in _reserved:
+        _reserved.pop(port).close()
 
 
 def _ports(first: int) -> range:
@@ -69,16 +77,16 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@contextmanager
-def _reserved(port: int) -> Iterator[bool]:
-    """Whether the port is ours inside the block; the kernel gives it back however this process ends."""
-    with socket.socket(socket.AF_UNIX) as name:
-        try:
-            name.bind(f"\0wattrate-port-{port}")
-        except OSError:
-            yield False
-        else:
-            yield True
+def _reserve(port: int) -> bool:
+    """Whether the port is ours now; the kernel gives it back however this process ends."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0wattrate-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _reserved[port] = name
+    return True
 
 
 def die_with_parent() -> None:
@@ -111,6 +119,14 @@ class Child:
     def running(self) -> bool:
         """Whether it is still alive."""
         return self._process.poll() is None
+
+    def listens_on(self, port: int) -> bool:
+        """Whether it is this program that takes connections on the loopback port, and not another one's."""
+        try:
+            links = [str(link.readlink()) for link in Path(f"/proc/{self.pid}/fd").iterdir()]
+        except OSError:  # it has ended
+            return False
+        return not _listening(port).isdisjoint(links)
 
     def await_ready(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Return when `ready` says so. Raises EmbeddedError with the end of its log when it dies or takes too long."""
@@ -145,6 +161,14 @@ class Child:
         """End it as a power cut would."""
         self._process.kill()
         self._process.wait()
+
+
+def _listening(port: int) -> set[str]:
+    """The sockets that listen on a port, as they stand in /proc/PID/fd."""
+    rows = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port}
 
 
 def accepts(port: int) -> bool:

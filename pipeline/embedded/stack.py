@@ -13,7 +13,7 @@ from typing import Self
 from pipeline.clickhouse import Store
 from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.processes import LOOPBACK, Child, start_on_free_port
+from pipeline.embedded.processes import LOOPBACK, Child, give_back, start_on_free_port
 from pipeline.errors import EmbeddedError, StoreUnavailableError
 from pipeline.settings import RUN_FILE, Settings
 
@@ -37,7 +37,7 @@ class EmbeddedStore:
             command = [sys.executable, "-m", "pipeline.embedded.store_server", *arguments]
             child = Child("embedded store", command, folder / "store.log", tied=tied)
             probe = replace(settings, clickhouse_host=LOOPBACK, clickhouse_port=chosen, clickhouse_secure=False)
-            child.await_ready(lambda: _answers(probe), _STORE_START_TIMEOUT_S)
+            child.await_ready(lambda: child.listens_on(chosen) and _answers(probe), _STORE_START_TIMEOUT_S)
             return EmbeddedStore(child, chosen)
 
         return start_on_free_port(settings.embedded_store_port, start) if port is None else start(port)
@@ -45,6 +45,7 @@ class EmbeddedStore:
     def stop(self) -> None:
         """Finish what runs and close the folder."""
         self.child.stop(timeout_s=30.0)
+        give_back(self.port)
 
 
 @dataclass(frozen=True)

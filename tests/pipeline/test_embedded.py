@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.processes import LOOPBACK, accepts, free_port, start_on_free_port
+from pipeline.embedded.processes import LOOPBACK, Child, accepts, free_port, give_back, start_on_free_port
 from pipeline.embedded.stack import EmbeddedStore, Run, Stack, stop_running
 from pipeline.errors import EmbeddedError, StoreUnavailableError
 from pipeline.kafka import Admin, Sender
@@ -227,6 +227,10 @@ def test_parts_that_start_at_the_same_moment_get_ports_of_their_own() -> None:
     for thread in threads:
         thread.join()
     assert len(set(given)) == 8 and not any(accepts(port) for port in given)
+    for port in given:
+        give_back(port)
+    assert start_on_free_port(first, lambda port: port) == min(given)
+    give_back(min(given))
 
 
 def test_a_port_that_a_stranger_takes_at_the_last_moment_leads_to_the_next() -> None:
@@ -239,7 +243,19 @@ def test_a_port_that_a_stranger_takes_at_the_last_moment_leads_to_the_next() -> 
                 raise EmbeddedError("address in use")
             return port
 
-        assert start_on_free_port(41_100, start) > stranger.getsockname()[1]
+        port = start_on_free_port(41_100, start)
+        give_back(port)
+        assert port > stranger.getsockname()[1]
+
+
+def test_a_port_that_another_program_answers_on_does_not_make_a_part_ready(tmp_path: Path) -> None:
+    with socket.socket() as stranger:
+        stranger.bind((LOOPBACK, 0))
+        stranger.listen()
+        child = Child("sleeper", ["sleep", "60"], tmp_path / "log")
+        port = stranger.getsockname()[1]
+        assert accepts(port) and not child.listens_on(port)
+        child.kill()
 
 
 def test_a_part_that_fails_on_a_port_of_its_own_is_not_tried_again() -> None:
