@@ -20,6 +20,7 @@ from benchmarks.plain_meter import Meter, Row, table_of
 from benchmarks.stand import settings_from
 from benchmarks.workload import Workload
 from pipeline.clickhouse import Store
+from pipeline.embedded.processes import die_with_parent
 from pipeline.settings import Settings
 from pipeline.topics import CONTROL_PREFIX, READINGS
 
@@ -97,6 +98,7 @@ def make_app(settings: Settings, job: Job, folder: str) -> faust.App:
 
 def main() -> None:
     """Settings, workload and table come as JSON lines on standard input."""
+    die_with_parent()
     settings = settings_from(sys.stdin.readline())
     workload = Workload(**json.loads(sys.stdin.readline()))
     job = Job(settings, workload, sys.stdin.readline().strip())

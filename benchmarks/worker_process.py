@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.stand import settings_from
+from pipeline.embedded.processes import die_with_parent
 from pipeline.rate.progress import Progress
 from pipeline.rate.warm import make_ready
 from pipeline.rate.worker import Worker
@@ -71,6 +72,7 @@ def resident_mb(pid: int | str = "self") -> float:
 
 def main() -> None:
     """Rate until nothing came for as long as the first argument says (0: until SIGTERM), or so many records count."""
+    die_with_parent()
     settings = settings_from(sys.stdin.readline())
     drain_s, records = float(sys.argv[1]), int(sys.argv[2])
     make_ready()
