@@ -1,40 +1,137 @@
-"""`wattrate verify`: the control totals of the ledger."""
+"""`wattrate verify`: the control totals of the ledger, once or for ever."""
 
 import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import click
 
 from pipeline.clickhouse import Store
-from pipeline.errors import ChecksFailedError, DocumentError
-from pipeline.read.checks import BROKEN, Check
+from pipeline.errors import BrokerUnavailableError, ChecksFailedError, DocumentError, StoreUnavailableError
+from pipeline.kafka import Admin
+from pipeline.log import Log
+from pipeline.metrics import Figure, MetricsPage
+from pipeline.rate.doors import RealDoors
+from pipeline.rate.recompute import Recomputation
+from pipeline.read.checks import BROKEN, Check, Place, check, log_name
 from pipeline.read.verify import report, verify
+from pipeline.read.verify_published import published_checks
 from pipeline.settings import Settings
+
+LOG = Log("verify")
 
 
 @click.command()
 @click.option("--since", default="", help="Only what was marked at this log time (RFC 3339) or later.")
+@click.option("--published", is_flag=True, help="Also hold the output topics against the ledger (reads them whole).")
+@click.option("--recompute", is_flag=True, help="Also rate every batch again from the log and compare checksums.")
+@click.option("--partition", type=int, help="Of the readings topic: recompute only this one.")
+@click.option("--every", type=float, metavar="SECONDS", help="Go on for ever: again so long after each round.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def command(settings: Settings, since: str, as_json: bool) -> None:
+def command(
+    settings: Settings, since: str, published: bool, recompute: bool, partition: int | None, every: float | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Check the control totals of the ledger. Exit code 1 and the difference when one is broken.
 
     Checked are the markers (they tile each partition; every record has one outcome), the rows (as many, with the sums,
     as their markers promise), the outputs (nothing published that was not marked), and the sessions (rated energy and
     cost are what the CDRs say; corrections net to the last CDR; the meter's register is accounted for to the mWh).
-    Only the store is asked: no broker is needed.
+    Only the store is asked, unless --published or --recompute ask for the log.
+
+    With --every it runs until it is stopped, tells broken totals in its log, and says what it found on a metrics page
+    (WATTRATE_METRICS_PORT).
     """
-    checks: list[Check] = []
-    with Store(settings) as store:
-        for one in verify(store, _instant_ms(since) if since else None):
-            checks.append(one)
-            if not as_json:
-                _print(one)
+    since_ms = _instant_ms(since) if since else None
+
+    def checks() -> Iterator[Check]:
+        with Store(settings) as store:
+            yield from verify(store, since_ms)
+            if published:
+                yield from published_checks(settings, store)
+            if recompute:
+                yield recomputed(settings, since_ms or 0, partition)
+
+    if every is not None:
+        _for_ever(settings, checks, every)
+        return
+    found: list[Check] = []
+    for one in checks():
+        found.append(one)
+        if not as_json:
+            _print(one)
     if as_json:
-        print(json.dumps(report(checks), indent=2))
-    broken = [one.name for one in checks if one.state == BROKEN]
+        print(json.dumps(report(found), indent=2))
+    broken = [one.name for one in found if one.state == BROKEN]
     if broken:
         raise ChecksFailedError(f"broken control totals: {', '.join(broken)}")
+
+
+def recomputed(settings: Settings, since_ms: int, partition: int | None) -> Check:
+    """Every batch since a log time, rated again from the log."""
+    doors = RealDoors(settings, Admin(settings))
+    places: list[Place] = []
+    batches = 0
+    try:
+        again = Recomputation(doors)
+        for number in range(doors.partitions) if partition is None else [partition]:
+            for one in again.of(number, since_ms):
+                batches += 1
+                if not one.holds:
+                    places.append(
+                        {
+                            "log_id": log_name(doors.log_id), "partition": number,
+                            "first_offset": one.marker.first_offset, "last_offset": one.marker.last_offset,
+                            "marked_by": one.marker.code_version, "rated_by": one.code_version,
+                        }
+                    )  # fmt: skip
+    finally:
+        doors.close()
+    return check("recomputed", batches, places, f"{batches} batches give the checksum of their marker again")
+
+
+class _Rounds:
+    """What the last round found, for the metrics page."""
+
+    def __init__(self) -> None:
+        self.found: list[Check] = []
+        self.ended_s = 0.0
+        self.waits = False
+
+    def figures(self) -> list[Figure]:
+        """Of the last round that was finished."""
+        wrong = [({"check": one.name}, float(one.wrong if one.state == BROKEN else 0)) for one in self.found]
+        return [
+            Figure("wattrate_verify_broken", "gauge", "Differences by control total; 0 is well.", wrong),
+            Figure("wattrate_verify_ended_seconds", "gauge", "When the last round ended (Unix).", [({}, self.ended_s)]),
+            Figure("wattrate_verify_waiting", "gauge", "1 in an outage of store or broker.", [({}, int(self.waits))]),
+        ]
+
+
+def _for_ever(settings: Settings, checks: Callable[[], Iterator[Check]], every_s: float) -> None:
+    done, rounds = threading.Event(), _Rounds()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    page = MetricsPage(settings.metrics_host, settings.metrics_port, rounds.figures) if settings.metrics_port else None
+    while not done.is_set():
+        try:
+            rounds.found = list(checks())
+        except (StoreUnavailableError, BrokerUnavailableError) as outage:
+            rounds.waits = True
+            LOG.warning("outage: verified again later", why=outage.message)
+        else:
+            rounds.waits, rounds.ended_s = False, time.time()
+            broken = [one for one in rounds.found if one.state == BROKEN]
+            for one in broken:
+                LOG.error("broken control total", check=one.name, wrong=one.wrong, first=one.places[:1])
+            LOG.info("verified", checks=len(rounds.found), broken=len(broken))
+        done.wait(every_s)
+    if page is not None:
+        page.close()
 
 
 def _print(one: Check) -> None:

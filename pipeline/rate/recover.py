@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipeline.codec.records import Records
-from pipeline.errors import IntegrityError
+from pipeline.errors import BrokerUnavailableError, IntegrityError
 from pipeline.ledger import (
     ALERTS,
     CDRS,
@@ -27,7 +27,7 @@ from pipeline.ledger import (
     Span,
 )
 from pipeline.log import Log
-from pipeline.rate.doors import Doors, Reading, Sending
+from pipeline.rate.doors import Clock, Doors, Reading, Sending
 from pipeline.rate.engine import Engine
 from pipeline.rate.ledger_history import LedgerHistory
 from pipeline.rate.outputs import publish
@@ -38,6 +38,8 @@ from pipeline.rate.tables import tables_of
 
 LOG: Final = Log("rate")
 _REPLAY_RECORDS: Final = 20_000
+_SILENT_S: Final = 30.0
+_REPORT_S: Final = 10.0
 
 
 class Recovery:
@@ -73,25 +75,10 @@ class Recovery:
         if not tiles:
             return
         last = tiles[-1].last_offset
-        first = self._from_snapshot(partition, last) + 1
+        first = from_snapshot(self._engine, self._ledger, partition, last) + 1
         broken = self._broken([m for m in tiles if m.first_offset >= first])
         if first <= last:
             self._replay(partition, first, [m for m in tiles if m.last_offset >= first], broken)
-
-    def _from_snapshot(self, partition: int, last: int) -> int:
-        """The offset of the snapshot that was taken in; -1 where none fits."""
-        skip = 0
-        while (snapshot := self._ledger.snapshot(partition, last, skip)) is not None:
-            try:
-                restore(self._engine, snapshot)
-            except IntegrityError as error:
-                LOG.warning("snapshot refused, an older one is tried", partition=partition, why=str(error))
-                skip += 1
-                continue
-            return snapshot.last_offset
-        self._engine.drop(partition)
-        self._engine.own(partition)
-        return -1
 
     def _broken(self, tiles: list[Marker]) -> list[Marker]:
         """Markers whose rows are not what they promise: acknowledged, marked, and lost by the store."""
@@ -110,7 +97,7 @@ class Recovery:
         """Run the log again, cut at the markers; only rows of broken markers are written, under their own claim."""
         with self._doors.tape() as reader:
             reader.assign({partition: first})
-            records = _Tape(reader, partition)
+            records = Tape(reader, partition, self._doors.clock, tiles[-1].last_offset)
             for marker in tiles:
                 mend = marker in broken
                 for piece in records.until(marker.last_offset, whole=mend):
@@ -151,14 +138,34 @@ class Recovery:
             self._ledger.add_published({partition: (claim.claim, last)}, self._doors.clock.now_ms())
 
 
+def from_snapshot(engine: Engine, ledger: Ledger, partition: int, last: int) -> int:
+    """Take in the newest snapshot at or before `last`; the offset that it is of, -1 where none fits."""
+    skip = 0
+    while (snapshot := ledger.snapshot(partition, last, skip)) is not None:
+        try:
+            restore(engine, snapshot)
+        except IntegrityError as error:
+            LOG.warning("snapshot refused, an older one is tried", partition=partition, why=str(error))
+            skip += 1
+            continue
+        return snapshot.last_offset
+    engine.drop(partition)
+    engine.own(partition)
+    return -1
+
+
 _PUBLISHED: Final = (READINGS, RATED_USAGE, CDRS, ALERTS, QUARANTINE)
 
 
-class _Tape:
-    """The records of one partition in order, cut where the caller asks."""
+class Tape:
+    """The records of one partition in order, cut where the caller asks; says how far it is while it takes long.
 
-    def __init__(self, reader: Reading, partition: int) -> None:
-        self._reader, self._partition = reader, partition
+    A log that has nothing to say for _SILENT_S is an outage: the take-over is begun anew, for as long as it lasts.
+    """
+
+    def __init__(self, reader: Reading, partition: int, clock: Clock, last_offset: int) -> None:
+        self._reader, self._partition, self._clock, self._last_offset = reader, partition, clock, last_offset
+        self._told_s = clock.monotonic()
         self._ahead: Records | None = None
 
     def until(self, last_offset: int, *, whole: bool) -> Iterator[Records]:
@@ -182,7 +189,21 @@ class _Tape:
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             return ahead
+        began_s = self._clock.monotonic()
         while True:
             found = by_partition(self._reader.consume(_REPLAY_RECORDS, 1.0))
             if self._partition in found:
+                self._tell(int(found[self._partition].offsets[-1]))
                 return found[self._partition]
+            if self._clock.monotonic() - began_s > _SILENT_S:
+                raise BrokerUnavailableError(
+                    f"the log of partition {self._partition} gives nothing for {_SILENT_S:.0f} s, though its markers "
+                    f"go to offset {self._last_offset}: the broker is away, or the log has lost its end "
+                    "(docs/recovery.md)"
+                )
+
+    def _tell(self, offset: int) -> None:
+        now_s = self._clock.monotonic()
+        if now_s - self._told_s > _REPORT_S:
+            self._told_s = now_s
+            LOG.info("replaying", partition=self._partition, offset=offset, until=self._last_offset)

@@ -22,7 +22,7 @@ from pipeline.rate.segment import Samples, empty_samples
 from pipeline.rate.sheets import Sheets
 
 _UTC_MS: Final = pa.timestamp("ms", "UTC")
-_DIMENSIONS: Final = ("", "ENERGY", "TIME", "PARKING_TIME", "FLAT", "STEP", "MIN_PRICE", "MAX_PRICE", "ROUNDING")
+DIMENSIONS: Final = ("", "ENERGY", "TIME", "PARKING_TIME", "FLAT", "STEP", "MIN_PRICE", "MAX_PRICE", "ROUNDING")
 Claims = Mapping[int, int]  # partition → claim number
 
 
@@ -85,7 +85,7 @@ def rated_usage(batch: Batch, directory: Directory, sheets: Sheets, log_id: int,
             "session_key": pa.array(rated["session_key"]),
             "start": _instants(rated["start_ms"]),
             "end": _instants(rated["end_ms"]),
-            "dimension": _words(rated["dimension"], _DIMENSIONS),
+            "dimension": _words(rated["dimension"], DIMENSIONS),
             **{name: pa.array(rated[name]) for name in ("quantity", "cost", "price_e4")},
             "currency": _dictionary(currency[rated["sheet"]] if len(rated) else rated["sheet"], currencies),
             "tariff": _dictionary(rated["sheet"], [source.key for source in sources]),

@@ -139,14 +139,26 @@ class CdrRecord:
 
 
 def covered(store: Store) -> Cursor:
-    """How far every partition is rated without a gap."""
+    """How far every partition is rated without a gap, and is surely rated for ever.
+
+    A marker alone is not enough: one that lands while another worker takes the partition over may yet be passed over,
+    and its rows come again under the next claim. What is said to be published was confirmed after its marker (step 5 of
+    `pipeline.rate.commit`), so no later claim begins before it.
+    """
+    published = {
+        (row["log_id"], row["part"]): row["next"]
+        for row in store.rows(
+            "SELECT log_id, partition AS part, max(last_offset) + 1 AS next FROM published_rows GROUP BY log_id, part"
+        )
+    }
     rows = store.rows(
         "SELECT log_id, partition AS part, max(last_offset) + 1 AS next, countIf(first_offset > should) AS holes, "
         "minIf(should, first_offset > should) AS hole FROM (SELECT log_id, partition, first_offset, last_offset, "
         "lagInFrame(last_offset + 1, 1, first_offset) OVER (PARTITION BY log_id, partition ORDER BY first_offset "
         "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS should FROM markers) GROUP BY log_id, partition"
     )
-    return Cursor.of({(row["log_id"], row["part"]): row["hole"] if row["holes"] else row["next"] for row in rows})
+    ends = {(row["log_id"], row["part"]): row["hole"] if row["holes"] else row["next"] for row in rows}
+    return Cursor.of({at: min(end, published.get(at, 0)) for at, end in ends.items()})
 
 
 def batches(store: Store, kind: Kind, since: Cursor, until: Cursor) -> Iterator[pa.RecordBatch]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -22,9 +23,9 @@ TABLES = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def copy(rated: Settings) -> Iterator[Store]:
-    """The rated network in a database of this test's own, to be broken."""
+@contextmanager
+def copied(rated: Settings) -> Iterator[Store]:
+    """The rated network in a database of one test's own, to be broken."""
     settings = fresh(rated)
     with Store(rated) as source:
         for table in TABLES:
@@ -32,6 +33,12 @@ def copy(rated: Settings) -> Iterator[Store]:
             source.command(f"INSERT INTO {settings.clickhouse_database}.{table} SELECT * FROM {table}")
     with Store(settings) as opened:
         migrate(opened)
+        yield opened
+
+
+@pytest.fixture
+def copy(rated: Settings) -> Iterator[Store]:
+    with copied(rated) as opened:
         yield opened
 
 
