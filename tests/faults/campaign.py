@@ -127,7 +127,8 @@ class Workers:
             os.kill(pid, signal.SIGTERM)
         codes = [zygote.poll(START_S) for zygote in self._zygotes]
         self._pids = []
-        assert codes == [0] * WORKERS, f"workers ended with {codes}: see {self._log}"
+        # one that was just started again has no handler yet: SIGTERM ends it
+        assert set(codes) <= {0, -signal.SIGTERM}, f"workers ended with {codes}: see {self._log}"
 
     def __enter__(self) -> Self:
         return self

@@ -62,7 +62,7 @@ class Feeder:
 
     def __init__(self, settings: Settings, fleet: Fleet, seconds: float) -> None:
         self._messages = [m for chunk in fleet.chunks() for m in chunk.batch.messages()]
-        self._settings, self._seconds = settings, seconds
+        self._settings, self._seconds = replace(settings, kafka_timeout_s=START_S), seconds
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -27,12 +27,14 @@ def test_three_workers_with_joins_leaves_and_deaths(ready: Settings, tmp_path: P
                 n = rng.randrange(3)
                 if rng.random() < 0.5:
                     workers[n].kill()
-                else:
+                else:  # before that it has no handler, and SIGTERM just ends it
+                    assert workers[n].await_word("worker joins the group"), workers[n].said()
                     assert workers[n].stop() == 0, workers[n].said()
                 workers[n] = Process(settings, tmp_path / f"{n}.log")
             feeder.done()
             await_rated(settings)
             for worker in workers.values():
+                assert worker.await_word("worker joins the group"), worker.said()
                 assert worker.stop() == 0, worker.said()
         finally:
             for worker in workers.values():
