@@ -11,6 +11,7 @@ Run: python -m benchmarks.alert_latency [--connectors 10000] [--seconds 30] [--l
 
 import argparse
 import hashlib
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,6 @@ from pipeline.store import StoreLedger
 
 PROBE_MW: Final = 90_000_000  # of a connector that can give 50 kW
 WARM_SWEEPS: Final = 5  # rated at full speed, before anything is timed
-BACKLOG: Final = 200_000  # readings by which the full load is told
 KIND: Final = "power_above_rating"
 _SLICE_S: Final = 0.005
 _GIVE_UP_S: Final = 120.0
@@ -93,14 +93,15 @@ def fill(settings: Settings, workload: Workload, sweeps: range) -> int:
     return sent
 
 
-def await_covered(one: Stand) -> float:
-    """Wait until markers cover the whole log; the monotonic instant at which they did."""
+def await_covered(one: Stand, process: "subprocess.Popen[str]") -> float:
+    """Wait until the worker's markers cover the whole log; the monotonic instant at which they did."""
     admin = Admin(one.settings)
     ends = {p: end for p, end in admin.end_offsets(topics.READINGS).items() if end}
     deadline = time.monotonic() + 20 * _GIVE_UP_S
     with Store(one.settings) as store:
         ledger = StoreLedger(store, one.log_id())
         while {p: end for p, end in ledger.covered_ends().items() if end} != ends:
+            assert process.poll() is None, "the worker has ended; its words stand above"
             assert time.monotonic() < deadline, "the worker does not come to the end of the log"
             time.sleep(0.05)
     return time.monotonic()
@@ -133,17 +134,17 @@ def chosen(workload: Workload, sweeps: range, count: int) -> dict[int, int]:
     return {connector: sweeps[at * len(sweeps) // len(connectors)] for at, connector in enumerate(connectors)}
 
 
-def run(connectors: int, seconds: float, load: float, probes: int) -> dict[str, Any]:
+def run(connectors: int, seconds: float, load: float, probes: int, backlog: int = 200_000) -> dict[str, Any]:
     """The whole measurement on a stack of its own."""
     workload = Workload(connectors=connectors, minutes=_MINUTES, sweeps=_MINUTES, tariff="flat")
     with stand() as one, worker(one.settings, 0.0) as process:
         publish_reference(one.settings, workload)
         warm = fill(one.settings, workload, range(WARM_SWEEPS))
-        await_covered(one)  # compiled, joined, state of every connector made
-        backlog = range(WARM_SWEEPS, WARM_SWEEPS + max(2, BACKLOG // connectors))
+        await_covered(one, process)  # compiled, joined, state of every connector made
+        before = range(WARM_SWEEPS, WARM_SWEEPS + max(2, backlog // connectors))
         began = time.monotonic()
-        full = fill(one.settings, workload, backlog) / (await_covered(one) - began)
-        sweeps = range(backlog.stop, backlog.stop + max(2, round(full * load * seconds / connectors)))
+        full = fill(one.settings, workload, before) / (await_covered(one, process) - began)
+        sweeps = range(before.stop, before.stop + max(2, round(full * load * seconds / connectors)))
         found = _half_load(one, workload, full * load, sweeps, chosen(workload, sweeps, probes))
         used = cpu_of(process.pid)
         process.terminate()
@@ -187,9 +188,10 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=30.0)
     options.add_argument("--load", type=float, default=0.5)
     options.add_argument("--probes", type=int, default=1_000)
+    options.add_argument("--backlog", type=int, default=200_000, help="readings by which the full load is told")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
-    show(run(given.connectors, given.seconds, given.load, given.probes), as_json=given.json)
+    show(run(given.connectors, given.seconds, given.load, given.probes, given.backlog), as_json=given.json)
 
 
 if __name__ == "__main__":
