@@ -11,6 +11,10 @@ over the registers that metering counted, up to the session's end. Sessions whos
 rising line are not compared: resets, rollovers, session-relative samples, interval measurands, and late glitches. A
 session whose first register was a 0 that is no baseline begins at its first register above 0. A suspect register
 counts where the reading after it, or a person, confirmed it.
+
+Between two sessions of a connector, where neither is one of those and the second does not start from 0:
+
+    first register - last register of the session before = energy outside any transaction + unexplained
 """
 
 from collections.abc import Iterator
@@ -39,6 +43,7 @@ def session_checks(store: Store, scope: Scope) -> Iterator[Check]:
     yield _chains(store, scope)
     yield _held_once(store, scope)
     yield _balance(store, scope)
+    yield _between(store, scope)
 
 
 def _sessions_in(scope: Scope) -> str:
@@ -197,6 +202,67 @@ def _balance(store: Store, scope: Scope) -> Check:
     return check("register_balance", row["sessions"] - row["excused"], places, text, row["bad"])
 
 
+def _between(store: Store, scope: Scope) -> Check:
+    """From one session of a connector to its next the register moves by what was booked outside, or as unexplained."""
+    odd = kinds.SESSION_GLITCH | kinds.SESSION_ZERO_BASELINE | _DECLARED
+    settled = (
+        f"SELECT log_id, toString(charge_point) AS charge_point, connector, since, until, begun, first, "
+        f"last, bitAnd(flags, {odd}) != 0 OR "
+        f"intervals OR late OR NOT registers OR held_back != 0 AS excused FROM ({_registers(scope)})"
+    )
+    unsettled = (
+        "SELECT log_id, toString(charge_point_id) AS charge_point, connector_id AS connector, min(time) AS since, "
+        "max(time) AS until, since AS begun, toInt64(0) AS first, toInt64(0) AS last, 1 AS excused FROM readings "
+        f"WHERE session_key != 0 AND {_sessions_in(scope)} AND (log_id, session_key) NOT IN ("
+        f"SELECT log_id, session_key FROM cdrs GROUP BY log_id, session_key HAVING sum({_SIGN}) = 1) "
+        "GROUP BY log_id, charge_point, connector, session_key"
+    )
+    window = "(PARTITION BY log_id, charge_point, connector ORDER BY since ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
+    before = ", ".join(f"lagInFrame({name}, 1) OVER {window} AS {name}_before" for name in ("last", "until"))
+    chained = (
+        f"SELECT *, {before}, lagInFrame(toUInt8(excused), 1, 1) OVER {window} AS excused_before "
+        f"FROM ({settled} UNION ALL {unsettled})"
+    )
+    beside = (
+        "SELECT log_id, toString(charge_point_id) AS charge_point, connector_id AS connector, "
+        "groupArray((time, energy_mwh)) AS moves FROM readings WHERE disposition IN ('outside', 'unexplained') "
+        "GROUP BY log_id, charge_point, connector"
+    )
+    grouped = (
+        "SELECT log_id, charge_point, connector, since, first - last_before AS moved, arraySum(m -> m.2, arrayFilter("
+        "m -> m.1 >= until_before AND m.1 <= begun, moves)) AS told FROM "
+        f"({chained}) AS c LEFT JOIN ({beside}) AS b USING (log_id, charge_point, connector) "
+        "WHERE NOT excused AND NOT excused_before AND first > 0 AND last_before > 0"
+    )
+    row = store.rows(
+        f"{scope.head}SELECT count() AS gaps, sum(toInt128(told)) AS mwh, countIf(moved != told) AS bad "
+        f"FROM ({grouped})"
+    )[0]
+    found = (
+        store.rows(
+            f"{scope.head}SELECT * FROM ({grouped}) WHERE moved != told ORDER BY charge_point, since LIMIT {SHOWN}"
+        )
+        if row["bad"]
+        else []
+    )
+    places = [
+        {
+            "log_id": log_name(one["log_id"]),
+            "charge_point_id": one["charge_point"],
+            "connector_id": one["connector"],
+            "session_start": str(one["since"]),
+            "moved_mwh": one["moved"],
+            "booked_mwh": one["told"],
+        }
+        for one in found
+    ]
+    text = (
+        f"{row['gaps']} times from one session of a connector to its next: the register moved by what was booked "
+        f"outside or as unexplained, {_kwh(row['mwh'])} kWh"
+    )
+    return check("registers_between_sessions", row["gaps"], places, text, row["bad"])
+
+
 def _registers(scope: Scope) -> str:
     """A row a settled session: its registers, and what its CDRs say of them.
 
@@ -204,11 +270,13 @@ def _registers(scope: Scope) -> str:
     """
     settled = (
         f"SELECT log_id, session_key, any(charge_point_id) AS cp, sum({_SIGN}) AS standing, argMax(r.flags, revision) "
-        "AS f, sum(r.energy_mwh) AS mwh, sum(r.held_mwh) AS held, argMax(r.end, revision) AS until FROM cdrs AS r "
+        "AS f, sum(r.energy_mwh) AS mwh, sum(r.held_mwh) AS held, argMax(r.end, revision) AS until, "
+        "any(r.connector_id) AS conn, argMax(r.start, revision) AS since FROM cdrs AS r "
         f"WHERE {_sessions_in(scope)} GROUP BY log_id, session_key HAVING standing = 1"
     )
     metered = (
-        "SELECT log_id, session_key, countIf(good) AS goods, minIf(reg, good) AS lo_good, "
+        "SELECT log_id, session_key, countIf(good) AS goods, minIf(time, good) AS first_time, "
+        "minIf(reg, good) AS lo_good, "
         "minIf(reg, good AND reg > 0) AS lo_above, countIf(good AND reg > 0) AS above, maxIf(reg, good) AS hi_good, "
         f"max(bitAnd(v.flags, {FLAG_INTERVAL_MEASURAND})) AS by_interval, "
         "groupArrayIf((time, reg, verdict = 'late', disposition = 'held', disposition = 'outside'), NOT good) AS odd "
@@ -226,7 +294,8 @@ def _registers(scope: Scope) -> str:
         f"if(above > 0, lo_above, {_MOST}))) AS first_above, "
         f"arrayMax(arrayPushBack(more, if(goods > 0, hi_good, {_LEAST}))) AS last, "
         f"arrayMax(arrayPushBack({either}, last)) AS last_all, by_interval != 0 AS intervals, "
-        "arrayExists(o -> o.3, odd) AS late, goods + length(more) > 0 AS registers "
+        "arrayExists(o -> o.3, odd) AS late, goods + length(more) > 0 AS registers, c.conn AS connector, "
+        "c.since AS since, c.until AS until, m.first_time AS begun "
         f"FROM ({metered}) AS m INNER JOIN ({settled}) AS c USING (log_id, session_key)"
     )
 
