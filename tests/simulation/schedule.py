@@ -57,6 +57,7 @@ class Schedule:
         self.dice = random.Random(seed)
         self.now = 0.0
         self.steps = 0
+        self.pace_s = 0.004  # what a step takes at most
         self.kill: Callable[[Process, str], bool] = lambda _process, _point: False
         self.trace: deque[str] = deque(maxlen=80)
         self.failure: BaseException | None = None
@@ -93,12 +94,12 @@ class Schedule:
         self.steps += 1
         if self.steps > self._steps_max:
             raise StuckError(f"{self.steps} steps and no end")
-        self.now += self.dice.random() * 0.004
+        self.now += self.dice.random() * self.pace_s
         if not task.process.dead and self.kill(task.process, point):
             task.process.dead = True
         self._alive(task)
         self.trace.append(f"{self.now:8.3f} {task.name}: {point}")
-        if self.dice.random() < 0.5:
+        if self.dice.random() < 0.5 or task.process.frozen_until > self.now:
             self._pass_on(task)
 
     def wait(self, seconds: float, ready: Callable[[], bool] | None = None) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.errors import StoreUnavailableError
 from pipeline.ledger import (
+    READINGS,
     Claim,
     Heard,
     Intent,
@@ -27,6 +28,7 @@ from pipeline.ledger import (
     Sums,
     expected_sums,
 )
+from pipeline.metering import kinds
 from pipeline.migrations import shipped
 
 Row = dict[str, Any]
@@ -59,6 +61,8 @@ def _layouts() -> dict[str, Layout]:
 
 
 LAYOUTS: Final = _layouts()
+# Enumerations that the ledger's covered rows have as numbers.
+_NUMBERED: Final = {READINGS: {"verdict": kinds.VERDICTS, "disposition": kinds.DISPOSITIONS}}
 
 
 @dataclass
@@ -275,7 +279,11 @@ class SimulatedLedger(Ledger):
         self._ask(f"covered rows of {table}")
         shown = self.store.visible(table)
         rows = [r for r in shown if r["partition"] == partition and first_offset <= r["offset"] <= last_offset]
-        return self._table(table, rows)
+        found = self._table(table, rows)
+        for name, words in _NUMBERED.get(table, {}).items() if found.num_columns else ():
+            numbers = pa.array([words.index(row[name]) for row in rows], pa.int8())
+            found = found.set_column(found.schema.get_field_index(name), name, numbers)
+        return found
 
     def _table(self, table: str, rows: list[Row]) -> pa.Table:
         schema = self.store.schemas.get(table)
