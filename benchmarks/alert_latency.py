@@ -3,8 +3,9 @@
 A fleet of N connectors, each with a session, a reading of each in turn. First the worker rates what lies in the topic,
 as fast as it can: that is the full load. Then readings are sent at a fixed rate (half of it by default), each at its
 own instant whether or not anything came back, and every so often one tells a power far above its connector's rating.
-Latency runs from the instant at which that reading was due to the arrival of its alert at a consumer of the topic, so
-a sender that falls behind makes it longer, not shorter. Every probe must come back, each once.
+The connector's next reading ends the interval in which that power held. Latency runs from the instant at which that
+one was due to the arrival of the alert at a consumer of the topic, so a sender that falls behind makes it longer, not
+shorter. Every probe must come back, each once.
 
 Run: python -m benchmarks.alert_latency [--connectors 10000] [--seconds 30] [--load 0.5] [--probes 1000] [--json]
 """
@@ -129,9 +130,9 @@ def open_loop(
 
 
 def chosen(workload: Workload, sweeps: range, count: int) -> dict[int, int]:
-    """Who tells the impossible, and in which sweep: evenly over connectors and time, each connector once."""
+    """Who tells the impossible, and in which sweep but the last: evenly over connectors and time, each once."""
     connectors = np.unique(np.linspace(0, workload.connectors - 1, count).astype(int)).tolist()
-    return {connector: sweeps[at * len(sweeps) // len(connectors)] for at, connector in enumerate(connectors)}
+    return {connector: sweeps[at * (len(sweeps) - 1) // len(connectors)] for at, connector in enumerate(connectors)}
 
 
 def run(connectors: int, seconds: float, load: float, probes: int, backlog: int = 200_000) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def _half_load(one: Stand, workload: Workload, per_s: float, sweeps: range, prob
     messages: list[tuple[bytes | None, bytes]] = []
     for batch in batches(workload, sweeps, probes):
         messages += zip(batch.keys, batch.values, strict=True)
-    at = {f"CP{c:07d}": (sweep - sweeps.start) * workload.connectors + c for c, sweep in probes.items()}
+    at = {f"CP{c:07d}": (sweep + 1 - sweeps.start) * workload.connectors + c for c, sweep in probes.items()}
     assert all(messages[number][0] == name.encode() for name, number in at.items())
     waiting = Probes(one.settings)
     due, behind_s = open_loop(one.settings, messages, per_s)
