@@ -10,7 +10,7 @@ from pipeline.clickhouse import Store
 from pipeline.logwriter import publish_folder, write
 from pipeline.settings import Settings
 from pipeline.simulate.documents import tariffs
-from pipeline.simulate.message import Batch
+from pipeline.simulate.message import Batch, Message
 from tests.faults.kills import TAKEN_OVER
 from tests.faults.rig import Process, await_rated, equal_to_oracle, faulty_fleet, publish, repeatable, tell
 from tests.faults.test_log import rated
@@ -38,9 +38,10 @@ def test_a_tariff_changes_in_the_middle_of_a_batch_and_the_worker_dies(ready: Se
         fleet = faulty_fleet(SEED, charge_points=40)
         publish(settings, fleet, tmp_path / "reference")
         messages = [m for chunk in fleet.chunks() for m in chunk.batch.messages()]
-        for half in (messages[: len(messages) // 2], messages[len(messages) // 2 :]):
-            write(settings, [Batch(*(list(column) for column in zip(*half, strict=True)))])
-            publish_folder(settings, dearer(tmp_path / str(len(half))))
+        middle = len(messages) // 2
+        write(settings, [_batch(messages[:middle])])
+        publish_folder(settings, dearer(tmp_path / "dearer"))
+        write(settings, [_batch(messages[middle:])])
         _killed(settings, tmp_path / "worker.log", rng, 3)
         with Process(settings, tmp_path / "worker.log") as worker:
             await_rated(settings)
@@ -52,6 +53,10 @@ def test_a_tariff_changes_in_the_middle_of_a_batch_and_the_worker_dies(ready: Se
             "WHERE tariff != '' GROUP BY id"
         )
     assert max(row["versions"] for row in versions) > 1, f"no session was rated by the newer version: {versions}"
+
+
+def _batch(messages: list[Message]) -> Batch:
+    return Batch(*(list(column) for column in zip(*messages, strict=True)))
 
 
 def _killed(settings: Settings, log: Path, rng: random.Random, times: int) -> None:
