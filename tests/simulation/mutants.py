@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline.codec.records import Records
 from pipeline.ledger import ROW_TABLES, Claim, Marker, Snapshot, Span, Taken
+from pipeline.rate.lane import store_snapshot
 from pipeline.rate.snapshot import take
 from pipeline.rate.worker import Worker
 from pipeline.reference import ReferenceData
@@ -106,16 +107,16 @@ class SkipsPublishedRows(SimulatedLedger):
 
 
 class StateAheadOfItsOffset(Worker):
-    """Snapshots hold more than they say."""
+    """Snapshots hold more than they say: a batch that does not count yet."""
 
     def _due_snapshots(self, markers: Iterable[Marker]) -> list[Snapshot]:
-        due = super()._due_snapshots(markers)
         firsts = {marker.partition: marker.first_offset for marker in markers}
-        return [
-            take(self.engine, s.partition, firsts[s.partition] - 1, s.claim, s.taken_at)
-            for s in due
-            if firsts[s.partition]
-        ]
+        for due in super()._due_snapshots(markers):
+            first = firsts[due.partition]
+            if first:
+                ahead = take(self.engine, due.partition, first - 1, due.claim, due.taken_at)
+                store_snapshot(self._ledger, ahead)
+        return []
 
 
 class OffsetBeforeMarker(Worker):
