@@ -1,15 +1,20 @@
 """The checks that need the log: batches rated again, and the output topics against the ledger."""
 
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.commands.verify import command, recomputed
+from pipeline.embedded.processes import free_port
 from pipeline.read.checks import BROKEN, OK, Check
 from pipeline.read.verify_published import published_checks
 from pipeline.settings import Settings
+from tests.faults.rig import START_S, Process
 from tests.pipeline.read.conftest import Run
 from tests.pipeline.read.test_verify import change, copied
 
@@ -54,3 +59,24 @@ def test_what_counts_and_was_not_published_is_named(spoiled: tuple[Settings, Sto
     change(store, "INSERT INTO cdr_rows SELECT * REPLACE (line + 77 AS line) FROM cdr_rows")
     told = published(settings, store)
     assert told["cdrs_are_on_kafka"].state == BROKEN and told["cdrs_on_kafka_count"].state == OK
+
+
+def test_it_goes_on_for_ever_and_says_what_it_found_on_its_page(
+    spoiled: tuple[Settings, Store], tmp_path: Path
+) -> None:
+    settings, store = spoiled
+    port = free_port(42_000)
+    change(store, "ALTER TABLE cdr_rows UPDATE energy_mwh = energy_mwh - 1 WHERE 1")
+    with Process(replace(settings, metrics_port=port), tmp_path / "log", "verify", "--every", "0.2") as verifier:
+        assert verifier.await_word("broken control total"), verifier.said()
+        until_s = time.monotonic() + START_S
+        while 'wattrate_verify_broken{check="energy_of_sessions"} 1.0' not in page(port):
+            assert time.monotonic() < until_s, page(port)
+            time.sleep(0.2)
+        assert verifier.stop() == 0, verifier.said()
+
+
+def page(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
