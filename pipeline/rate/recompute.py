@@ -73,5 +73,5 @@ class Recomputation:
         return Recomputed(marker, again.checksum, again.code_version)
 
 
-def _at_once(doing: str, step: Callable[[], Result]) -> Result:  # noqa: ARG001 (the port has it)
+def _at_once(doing: str, step: Callable[[], Result]) -> Result:
     return step()
