@@ -31,6 +31,7 @@ from pipeline.rate.worker import Worker
 from pipeline.settings import Settings, load
 
 PARTITIONS = 4
+HOLD_LIMIT_MS = 1_000 * 86_400_000  # longer than the files: held is what a person has not decided yet
 SHARED = Path(os.environ.get("WATTRATE_SHARED", Path(__file__).parents[2] / "shared"))
 FILES = {"dundee": "dundee_2018-06_2018-09.csv", "norway": "norway_residential.csv", "sap": "sap_labs_mougins.csv"}
 VERSIONS = {"dundee": "1.6", "norway": "2.0.1", "sap": "1.6"}  # Norwegian session ids are texts, which 1.6 can't say
@@ -106,6 +107,9 @@ def replay(preset: str, rows: int | None, sample_s: int | None) -> dict[str, Any
         with Stack.start(settings) as stack:
             prepare(stack.settings)
             stack.write_run_file(os.getpid(), ready=True)
+            policy = folder / "policy.json"
+            policy.write_text(json.dumps({"policy": "metering", "hold_limit_ms": HOLD_LIMIT_MS}))
+            wattrate(folder, "publish", str(policy))
             options: tuple[str, ...] = (
                 "--preset",
                 preset,

@@ -145,7 +145,7 @@ class _Reader:
             start_ms=_ms(start),
             end_ms=None if end is None else _ms(end),
             energy_mwh=self._energy(get(mapping.energy)),
-            idle_ms=None if idle is None else int(idle * 1_000),
+            idle_ms=None if idle is None or idle < 0 else int(idle * 1_000),  # less than nothing tells nothing
         )
 
     def _times(self, start: str, end: str, duration_h: Decimal | None) -> tuple[datetime, datetime | None]:

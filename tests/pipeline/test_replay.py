@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -271,3 +272,18 @@ def test_the_command_counts_lists_and_writes_without_a_broker(tmp_path: Path) ->
     assert summary["samples"] == "reconstructed"
     lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert sum(line["key"] == "CP1" for line in lines) > 12
+
+
+def test_an_idle_time_below_nothing_tells_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "idle.csv"
+    path.write_text(
+        "start,end,energy_kwh,charge_point_id,idle\n2024-06-01 10:00,2024-06-01 11:00,5,CP1,-1799\n", "utf-8"
+    )
+    mapping = with_changes(TableMapping(), ["idle_s=idle", "time_zone=UTC"])
+    (row,) = read_table(path, mapping, "earlier")
+    assert isinstance(row, Row)
+    assert row.idle_ms is None
+    registers = [
+        register for one in sessions_16(told(plan_of(path, mapping))).values() for register in one["registers"]
+    ]
+    assert max(b - a for a, b in pairwise(registers)) < 1_000  # 5 kWh over an hour, none of it in one last jump
