@@ -115,3 +115,14 @@ def test_a_tokens_own_tariff_wins_over_the_connectors() -> None:
     said = story.rated()
     assert [cdr.columns["total_excl_e4"] for cdr in said.ledger.cdrs] == [9_000, 3_000]
     assert [cdr.columns["tariff"] for cdr in said.ledger.cdrs] == ["DE*WRT*DEAR@1", "DE*WRT*T@1"]
+
+
+def test_a_new_price_is_paid_by_sessions_that_start_after_it_and_by_no_other() -> None:
+    dear = {**TARIFF_16, "elements": [{"price_components": [{"type": "ENERGY", "price": 0.6, "step_size": 1}]}]}
+    story = Charger().start(0, 1_000).value(5, 1_500).publish(6, 2, tariff_change(2, dear))
+    story.value(8, 1_800).stop(10, 2_000).start(20, 2_000, txn="8").value(25, 2_500, txn=8).stop(30, 3_000, txn=8)
+    for size in (0, 1):
+        cdrs = story.rated(size).ledger.cdrs
+        assert [(cdr.columns["tariff"], cdr.columns["total_incl_e4"]) for cdr in cdrs] == [
+            ("DE*WRT*T@1", 3_000), ("DE*WRT*T@2", 6_000),
+        ]  # fmt: skip
