@@ -189,7 +189,8 @@ def _sums_query(table: str, spans: Sequence[Span], final: str) -> str:
     """One SELECT: rows and wrapping sums a partition. Only integers of ours are put into the text."""
     unsigned = ("offset", "line", "session_key")
     terms = ["offset", "line", *SUMMED[table]]
-    check = " + ".join(f"sum({t})" if t in unsigned else f"sum(reinterpretAsUInt64({t}))" for t in terms)
+    sums = [f"sum({t})" if t in unsigned else f"sum(reinterpretAsUInt64({t}))" for t in terms]
+    check = " + ".join(["sum(offset * offset)", *sums])
     ranges = " OR ".join(
         f"(partition = {s.partition:d} AND claim = {s.claim:d} "
         f"AND offset BETWEEN {s.first_offset:d} AND {s.last_offset:d})"
