@@ -219,10 +219,12 @@ def _between(store: Store, scope: Scope) -> Check:
     )
     window = "(PARTITION BY log_id, charge_point, connector ORDER BY since ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
     before = ", ".join(f"lagInFrame({name}, 1) OVER {window} AS {name}_before" for name in ("last", "until"))
-    chained = (
-        f"SELECT *, {before}, lagInFrame(toUInt8(excused), 1, 1) OVER {window} AS excused_before "
-        f"FROM ({settled} UNION ALL {unsettled})"
+    # Two sessions of one connector at once have one register: neither says where the other's began.
+    alone = (
+        "SELECT *, excused OR begun < max(until) OVER (PARTITION BY log_id, charge_point, connector ORDER BY since "
+        f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS doubtful FROM ({settled} UNION ALL {unsettled})"
     )
+    chained = f"SELECT *, {before}, lagInFrame(toUInt8(doubtful), 1, 1) OVER {window} AS doubtful_before FROM ({alone})"
     beside = (
         "SELECT log_id, toString(charge_point_id) AS charge_point, connector_id AS connector, "
         "groupArray((time, energy_mwh)) AS moves FROM readings WHERE disposition IN ('outside', 'unexplained') "
@@ -232,7 +234,7 @@ def _between(store: Store, scope: Scope) -> Check:
         "SELECT log_id, charge_point, connector, since, first - last_before AS moved, arraySum(m -> m.2, arrayFilter("
         "m -> m.1 >= until_before AND m.1 <= begun, moves)) AS told FROM "
         f"({chained}) AS c LEFT JOIN ({beside}) AS b USING (log_id, charge_point, connector) "
-        "WHERE NOT excused AND NOT excused_before AND first > 0 AND last_before > 0"
+        "WHERE NOT doubtful AND NOT doubtful_before AND first > 0 AND last_before > 0"
     )
     row = store.rows(
         f"{scope.head}SELECT count() AS gaps, sum(toInt128(told)) AS mwh, countIf(moved != told) AS bad "
