@@ -206,22 +206,22 @@ def _between(store: Store, scope: Scope) -> Check:
     """From one session of a connector to its next the register moves by what was booked outside, or as unexplained."""
     odd = kinds.SESSION_GLITCH | kinds.SESSION_ZERO_BASELINE | _DECLARED
     settled = (
-        f"SELECT log_id, toString(charge_point) AS charge_point, connector, since, until, begun, first, "
+        f"SELECT log_id, toString(charge_point) AS charge_point, connector, opened, until, begun, first, "
         f"last, bitAnd(flags, {odd}) != 0 OR "
         f"intervals OR late OR NOT registers OR held_back != 0 AS excused FROM ({_registers(scope)})"
     )
     unsettled = (
-        "SELECT log_id, toString(charge_point_id) AS charge_point, connector_id AS connector, min(time) AS since, "
-        "max(time) AS until, since AS begun, toInt64(0) AS first, toInt64(0) AS last, 1 AS excused FROM readings "
+        "SELECT log_id, toString(charge_point_id) AS charge_point, connector_id AS connector, min(time) AS opened, "
+        "max(time) AS until, opened AS begun, toInt64(0) AS first, toInt64(0) AS last, 1 AS excused FROM readings "
         f"WHERE session_key != 0 AND {_sessions_in(scope)} AND (log_id, session_key) NOT IN ("
         f"SELECT log_id, session_key FROM cdrs GROUP BY log_id, session_key HAVING sum({_SIGN}) = 1) "
         "GROUP BY log_id, charge_point, connector, session_key"
     )
-    window = "(PARTITION BY log_id, charge_point, connector ORDER BY since ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
+    window = "(PARTITION BY log_id, charge_point, connector ORDER BY opened ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
     before = ", ".join(f"lagInFrame({name}, 1) OVER {window} AS {name}_before" for name in ("last", "until"))
     # Two sessions of one connector at once have one register: neither says where the other's began.
     alone = (
-        "SELECT *, excused OR begun < max(until) OVER (PARTITION BY log_id, charge_point, connector ORDER BY since "
+        "SELECT *, excused OR begun < max(until) OVER (PARTITION BY log_id, charge_point, connector ORDER BY opened "
         f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS doubtful FROM ({settled} UNION ALL {unsettled})"
     )
     chained = f"SELECT *, {before}, lagInFrame(toUInt8(doubtful), 1, 1) OVER {window} AS doubtful_before FROM ({alone})"
@@ -231,7 +231,7 @@ def _between(store: Store, scope: Scope) -> Check:
         "GROUP BY log_id, charge_point, connector"
     )
     grouped = (
-        "SELECT log_id, charge_point, connector, since, first - last_before AS moved, arraySum(m -> m.2, arrayFilter("
+        "SELECT log_id, charge_point, connector, opened, first - last_before AS moved, arraySum(m -> m.2, arrayFilter("
         "m -> m.1 >= until_before AND m.1 <= begun, moves)) AS told FROM "
         f"({chained}) AS c LEFT JOIN ({beside}) AS b USING (log_id, charge_point, connector) "
         "WHERE NOT doubtful AND NOT doubtful_before AND first > 0 AND last_before > 0"
@@ -242,7 +242,7 @@ def _between(store: Store, scope: Scope) -> Check:
     )[0]
     found = (
         store.rows(
-            f"{scope.head}SELECT * FROM ({grouped}) WHERE moved != told ORDER BY charge_point, since LIMIT {SHOWN}"
+            f"{scope.head}SELECT * FROM ({grouped}) WHERE moved != told ORDER BY charge_point, opened LIMIT {SHOWN}"
         )
         if row["bad"]
         else []
@@ -252,7 +252,7 @@ def _between(store: Store, scope: Scope) -> Check:
             "log_id": log_name(one["log_id"]),
             "charge_point_id": one["charge_point"],
             "connector_id": one["connector"],
-            "session_start": str(one["since"]),
+            "session_start": str(one["opened"]),
             "moved_mwh": one["moved"],
             "booked_mwh": one["told"],
         }
@@ -273,7 +273,7 @@ def _registers(scope: Scope) -> str:
     settled = (
         f"SELECT log_id, session_key, any(charge_point_id) AS cp, sum({_SIGN}) AS standing, argMax(r.flags, revision) "
         "AS f, sum(r.energy_mwh) AS mwh, sum(r.held_mwh) AS held, argMax(r.end, revision) AS until, "
-        "any(r.connector_id) AS conn, argMax(r.start, revision) AS since FROM cdrs AS r "
+        "any(r.connector_id) AS conn, argMax(r.start, revision) AS opened FROM cdrs AS r "
         f"WHERE {_sessions_in(scope)} GROUP BY log_id, session_key HAVING standing = 1"
     )
     metered = (
@@ -297,7 +297,7 @@ def _registers(scope: Scope) -> str:
         f"arrayMax(arrayPushBack(more, if(goods > 0, hi_good, {_LEAST}))) AS last, "
         f"arrayMax(arrayPushBack({either}, last)) AS last_all, by_interval != 0 AS intervals, "
         "arrayExists(o -> o.3, odd) AS late, goods + length(more) > 0 AS registers, c.conn AS connector, "
-        "c.since AS since, c.until AS until, m.first_time AS begun "
+        "c.opened AS opened, c.until AS until, m.first_time AS begun "
         f"FROM ({metered}) AS m INNER JOIN ({settled}) AS c USING (log_id, session_key)"
     )
 
