@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--tariff", default="time_of_use", choices=("flat", "time_of_use", "mixed"))
     parser.add_argument("--connectors", type=int, default=1_000)
     parser.add_argument("--readings", type=int, default=300_000)
+    parser.add_argument("--session-readings", type=int, default=30, help="readings, a minute apart, of a session")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--faulty", action="store_true", help="1 % of the readings")
     parser.add_argument("--kafka", action="store_true", help="on Apache Kafka")
@@ -129,7 +130,8 @@ def main() -> None:
     given = parser.parse_args()
     chosen = {name: getattr(given, name) for name in ("shape", "tariff", "connectors", "partitions", "faulty")}
     names = tuple(name for name in given.beside.split(",") if name)
-    show(run(whole_sessions(given.readings, **chosen), names, kafka=given.kafka), as_json=given.json)
+    workload = whole_sessions(given.readings, minutes=given.session_readings, **chosen)
+    show(run(workload, names, kafka=given.kafka), as_json=given.json)
 
 
 if __name__ == "__main__":
