@@ -98,7 +98,7 @@ def test_a_file_that_can_not_be_read_says_so(tmp_path: Path) -> None:
 
 def test_secrets_are_never_shown() -> None:
     secrets = {s.name: "hunter2" for s in described() if s.metadata["secret"]}
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     found = load(environ={PREFIX + name.upper(): value for name, value in secrets.items()})
     assert "hunter2" not in repr(found) and "hunter2" not in str(found.shown())
     assert all(getattr(found, name) == value for name, value in secrets.items())
