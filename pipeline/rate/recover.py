@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipeline.codec.records import Records
-from pipeline.errors import BrokerUnavailableError, IntegrityError
+from pipeline.errors import BrokerError, BrokerUnavailableError, IntegrityError, RetentionGapError
 from pipeline.ledger import (
     ALERTS,
     CDRS,
@@ -196,11 +196,17 @@ class Tape:
                 self._tell(int(found[self._partition].offsets[-1]))
                 return found[self._partition]
             if self._clock.monotonic() - began_s > _SILENT_S:
-                raise BrokerUnavailableError(
-                    f"the log of partition {self._partition} gives nothing for {_SILENT_S:.0f} s, though its markers "
-                    f"go to offset {self._last_offset}: the broker is away, or the log has lost its end "
-                    "(docs/recovery.md)"
-                )
+                raise self._silent()
+
+    def _silent(self) -> BrokerError:
+        """Why nothing comes: by what the broker said last of the log's end."""
+        where = f"partition {self._partition}: its markers go to offset {self._last_offset}"
+        end = self._reader.high_watermark(self._partition)
+        if end is not None and end <= self._last_offset:
+            return RetentionGapError(
+                f"{where}, but the log no longer has the next offset: it ends at {end} (docs/recovery.md)"
+            )
+        return BrokerUnavailableError(f"{where}, but the log gives nothing for {_SILENT_S:.0f} s: is the broker away?")
 
     def _tell(self, offset: int) -> None:
         now_s = self._clock.monotonic()
