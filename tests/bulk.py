@@ -5,32 +5,35 @@ are mixed in; they must be refused with a JSON path. The first disagreements are
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
+from rating.columns import FREE
 from rating.errors import TariffError
-from rating.money import COST_PER_UNIT
+from rating.money import COST_PER_E4, COST_PER_UNIT
 from rating.ratesheet import TAX_MODE
 from rating.settle import SETTLED
 from rating.tariff import TAX_INCLUDED, parse_tariff
-from tests.engine_door import Rated, rate, sheet_of
+from tests.engine_door import NAMES, Rated, rate, sheet_of
 from tests.generated import Pair, pairs
 from tests.malformed import broken
-from tests.oracle import Piece, Session, Tariff
-from tests.oracle_bill import NOTHING, Amount, Bill, rounded, settle
+from tests.oracle import Component, Piece, Session, Tariff
+from tests.oracle_bill import NOTHING, Amount, Bill, settle, whole_units
 
 SESSIONS_A_TARIFF = 100
 TARIFFS_A_CHUNK = 50
 QUANTITIES = ("ENERGY", "TIME", "PARKING_TIME", "RESERVATION")  # columns of settled.step and of settled.cost
 E4 = 10_000
+CASES_KEPT = 20
+TELL_EVERY_S = 10
 
 
 @dataclass
@@ -41,43 +44,72 @@ class Report:
     tariffs: int = 0
     broken_tariffs: int = 0
     pieces: int = 0
-    disagreements: list[str] = field(default_factory=list)
+    disagreed: int = 0
+    disagreements: list[str] = field(default_factory=list)  # the first CASES_KEPT of them
+    result_hash: str = ""
 
     def add(self, other: "Report") -> None:
-        """Both together."""
+        """Both together; the hash is that of the parts in their order."""
         self.sessions += other.sessions
         self.tariffs += other.tariffs
         self.broken_tariffs += other.broken_tariffs
         self.pieces += other.pieces
-        self.disagreements += other.disagreements
+        self.disagreed += other.disagreed
+        self.disagreements = (self.disagreements + other.disagreements)[:CASES_KEPT]
+        self.result_hash = hashlib.sha256((self.result_hash + other.result_hash).encode()).hexdigest()[:16]
+
+    def line(self) -> str:
+        """What was compared so far."""
+        return (
+            f"{self.sessions:,} sessions, {self.tariffs:,} tariffs, {self.broken_tariffs:,} broken tariffs, "
+            f"{self.pieces:,} pieces: {self.disagreed} disagreements"
+        )
 
 
-def compare(sessions: int, seed: int, workers: int = 1) -> Report:
-    """Compare at least `sessions` random sessions; the same seed gives the same ones with any number of workers."""
+def compare(
+    sessions: int, seed: int, workers: int = 1, tell: Callable[[Report, Report], None] = lambda whole, part: None
+) -> Report:
+    """Compare at least `sessions` random sessions; the same seed gives the same ones with any number of workers.
+
+    `tell` is called after every chunk with all so far and with the chunk.
+    """
     chunks = -(-sessions // (SESSIONS_A_TARIFF * TARIFFS_A_CHUNK))
-    seeds = [seed * 1_000_003 + number for number in range(chunks)]
     report = Report()
-    if workers == 1:
-        for part in map(compare_chunk, seeds):
-            report.add(part)
-        return report
-    with ProcessPoolExecutor(workers) as pool:
-        for done, part in enumerate(pool.map(compare_chunk, seeds), start=1):
-            report.add(part)
-            if done % 20 == 0:
-                print(f"{report.sessions:,} sessions, {len(report.disagreements)} disagreements", file=sys.stderr)  # noqa: T201
+    for part in _parts([seed * 1_000_003 + number for number in range(chunks)], workers):
+        report.add(part)
+        tell(report, part)
     return report
+
+
+def _parts(seeds: Sequence[int], workers: int) -> Iterator[Report]:
+    if workers == 1:
+        yield from map(compare_chunk, seeds)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(compare_chunk, seeds)
 
 
 def compare_chunk(seed: int) -> Report:
     """TARIFFS_A_CHUNK random tariffs, each with its sessions and one broken copy."""
     report = Report()
+    digest = hashlib.sha256()
     for number, pair in enumerate(pairs(seed, TARIFFS_A_CHUNK, SESSIONS_A_TARIFF)):
+        rated = rate(sheet_of(pair.tariff, pair.zone, pair.version, pair.sessions), pair.sessions)
         report.tariffs += 1
         report.sessions += len(pair.sessions)
-        report.disagreements += list(_disagreements(pair, report))
-        report.disagreements += list(_misread(pair, seed + number))
         report.broken_tariffs += 1
+        for text in (*_disagreements(pair, rated, report), *_misread(pair, seed + number)):
+            report.disagreed += 1
+            report.disagreements.append(f"chunk seed {seed}, tariff {number}: {text}")
+        for column in (
+            rated.settled.step,
+            rated.settled.cost,
+            rated.settled.total_excl_e4,
+            rated.settled.total_incl_e4,
+        ):
+            digest.update(column.tobytes())
+    report.disagreements = report.disagreements[:CASES_KEPT]
+    report.result_hash = digest.hexdigest()
     return report
 
 
@@ -93,14 +125,13 @@ def _misread(pair: Pair, seed: int) -> Iterator[str]:
         yield f"broken at {path}, not refused: {json.dumps(source, default=str)}"
 
 
-def _disagreements(pair: Pair, report: Report) -> Iterator[str]:
-    book = sheet_of(pair.tariff, pair.zone, pair.version, pair.sessions)
-    rated = rate(book, pair.sessions)
+def _disagreements(pair: Pair, rated: Rated, report: Report) -> Iterator[str]:
     tariff = Tariff(pair.tariff, pair.zone, pair.version)
-    for number, session in enumerate(pair.sessions):
+    included = prices_include_taxes(rated)
+    for session, pieces, row in zip(pair.sessions, engine_pieces(rated), engine_rows(rated), strict=True):
         bill = settle(tariff, session)
         report.pieces += len(bill.pieces)
-        for what, ours, theirs in chain(differing_pieces(rated, number, bill), differing_money(rated, number, bill)):
+        for what, ours, theirs in (*_unlike_pieces(pieces, bill), *_unlike_rows(row, row_of(bill, included))):
             yield _case(pair, session, f"{what}: engine {ours}, oracle {theirs}")
             break
 
@@ -115,82 +146,154 @@ def _case(pair: Pair, session: Session, text: str) -> str:
 Difference = tuple[str, Any, Any]
 
 
+class Row(NamedTuple):
+    """Everything that settlement says of one session, in whole units; a `Fraction` would equal no whole number."""
+
+    status: int
+    steps: tuple[int, ...]  # mWh or ms added, per QUANTITIES
+    step_components: tuple[Component | None, ...]
+    costs: tuple[int | Fraction, ...]  # cost units in the tariff's own sense, per QUANTITIES and FLAT
+    excl_e4: tuple[int, ...]  # the same, rounded, without taxes
+    incl_e4: tuple[int, ...]
+    total_excl_e4: int | Fraction
+    total_incl_e4: int | Fraction
+    tax_lines_e4: int | Fraction
+    sum_of_rows: int | Fraction  # rated cost + settlement rows = CDR total (design, control totals), in cost units
+
+
+def prices_include_taxes(rated: Rated) -> bool:
+    """Whether exact costs are with taxes."""
+    return bool(rated.book.sheets[0, TAX_MODE] == TAX_INCLUDED)
+
+
+def engine_rows(rated: Rated) -> list[Row]:
+    """What the engine says of every session."""
+    settled = rated.settled
+    components = _components(rated)
+    columns = (settled.rated_cost, settled.min_cost, settled.max_cost, settled.rounding_cost)
+    parts = zip(*(column.tolist() for column in columns), settled.step_cost.tolist(), strict=True)
+    return [
+        Row(*row)
+        for row in zip(
+            settled.status.tolist(),
+            map(tuple, settled.step.tolist()),
+            [tuple([components[number] for number in numbers]) for numbers in settled.step_component.tolist()],
+            map(tuple, settled.cost.tolist()),
+            map(tuple, settled.excl_e4.tolist()),
+            map(tuple, settled.incl_e4.tolist()),
+            settled.total_excl_e4.tolist(),
+            settled.total_incl_e4.tolist(),
+            map(sum, settled.tax_e4.tolist()),
+            [rated_cost + low + high + rounding + sum(steps) for rated_cost, low, high, rounding, steps in parts],
+            strict=True,
+        )
+    ]
+
+
+def row_of(bill: Bill, included: bool) -> Row:
+    """What the oracle says of a session."""
+    steps = {step.dimension: step for step in bill.steps}
+    amounts = dict(bill.by_dimension)
+    if "RESERVATION_FLAT" in amounts:
+        amounts["RESERVATION"] = amounts.get("RESERVATION", NOTHING).plus(amounts.pop("RESERVATION_FLAT"))
+    stated: list[Amount | None] = [amounts.get(name) for name in (*QUANTITIES, "FLAT")]
+    excl_e4, incl_e4 = (_in_units(amount, E4) for amount in bill.total)
+    return Row(
+        SETTLED,
+        tuple([steps[name].quantity if name in steps else 0 for name in QUANTITIES]),
+        tuple([steps[name].component if name in steps else None for name in QUANTITIES]),
+        tuple([0 if one is None else _in_units(one.incl if included else one.excl, COST_PER_UNIT) for one in stated]),
+        tuple([0 if one is None else whole_units(one.excl, 4) for one in stated]),
+        tuple([0 if one is None else whole_units(one.incl, 4) for one in stated]),
+        excl_e4,
+        incl_e4,
+        incl_e4 - excl_e4,
+        (incl_e4 if included else excl_e4) * COST_PER_E4,
+    )
+
+
+def _in_units(amount: Fraction, per_unit: int) -> int | Fraction:
+    """Exactly; a whole number if it is one."""
+    whole, rest = divmod(amount.numerator * per_unit, amount.denominator)
+    return amount * per_unit if rest else whole
+
+
+def _components(rated: Rated) -> dict[int, Component | None]:
+    return {number: rated.component(number) for number in (FREE, *range(len(rated.book.components)))}
+
+
+def engine_pieces(rated: Rated) -> list[list[Piece]]:
+    """The engine's pieces of every session in the oracle's words."""
+    columns = rated.pieces
+    components = _components(rated)
+    rows = map(
+        Piece,
+        columns.start_ms.tolist(),
+        columns.end_ms.tolist(),
+        map(NAMES.__getitem__, columns.state.tolist()),
+        columns.energy_mwh.tolist(),
+        map(components.__getitem__, columns.energy_component.tolist()),
+        map(components.__getitem__, columns.time_component.tolist()),
+    )
+    pieces = list(rows)
+    places = zip(rated.sessions.first_piece.tolist(), rated.sessions.n_pieces.tolist(), strict=True)
+    return [pieces[first : first + count] for first, count in places]
+
+
 def joined(pieces: Sequence[Piece]) -> list[Piece]:
     """Neighbours of equal state and components as one piece."""
     found: list[Piece] = []
     for piece in pieces:
-        last = found[-1] if found else None
-        if (
-            last is not None
-            and last.end_ms == piece.start_ms
-            and (last.state, last.energy, last.time) == (piece.state, piece.energy, piece.time)
-        ):
-            found[-1] = last._replace(end_ms=piece.end_ms, energy_mwh=last.energy_mwh + piece.energy_mwh)
-        else:
-            found.append(piece)
+        start, end, state, energy_mwh, *components = piece
+        if found:
+            last_start, last_end, last_state, last_mwh, *last_components = found[-1]
+            if last_end == start and last_state == state and last_components == components:
+                found[-1] = Piece(last_start, end, state, last_mwh + energy_mwh, *components)
+                continue
+        found.append(piece)
     return found
+
+
+def _unlike_pieces(pieces: Sequence[Piece], bill: Bill) -> Iterator[Difference]:
+    if pieces != bill.pieces and (ours := joined(pieces)) != (theirs := joined(bill.pieces)):
+        yield "pieces", ours, theirs
+
+
+def _unlike_rows(ours: Row, theirs: Row) -> Iterator[Difference]:
+    if ours != theirs:
+        yield from (
+            (what, one, other) for what, one, other in zip(Row._fields, ours, theirs, strict=True) if one != other
+        )
 
 
 def differing_pieces(rated: Rated, number: int, bill: Bill) -> Iterator[Difference]:
     """The charging periods, if they are not the same."""
-    ours, theirs = joined(rated.pieces_of(number)), joined(bill.pieces)
-    if ours != theirs:
-        yield "pieces", ours, theirs
+    return _unlike_pieces(rated.pieces_of(number), bill)
 
 
 def differing_money(rated: Rated, number: int, bill: Bill) -> Iterator[Difference]:
     """Everything that settlement says, if it is not the same."""
-    settled = rated.settled
-    if settled.status[number] != SETTLED:
-        yield "status", int(settled.status[number]), SETTLED
-        return
-    for what, ours, theirs in chain(_steps(rated, number, bill), _amounts(rated, number, bill)):
-        if ours != theirs:
-            yield what, ours, theirs
-    total = Amount(*(Fraction(int(column[number]), E4) for column in (settled.total_excl_e4, settled.total_incl_e4)))
-    if total != bill.total:
-        yield "total", total, bill.total
-    taxes = int(settled.tax_e4[number].sum())
-    if taxes != (bill.total.incl - bill.total.excl) * E4:
-        yield "tax lines", taxes, (bill.total.incl - bill.total.excl) * E4
-    yield from _rows_add_up(rated, number)
+    return _unlike_rows(engine_rows(rated)[number], row_of(bill, prices_include_taxes(rated)))
 
 
-def _steps(rated: Rated, number: int, bill: Bill) -> Iterator[Difference]:
-    steps = {step.dimension: step for step in bill.steps}
-    settled = rated.settled
-    for column, name in enumerate(QUANTITIES):
-        step = steps.get(name)
-        yield f"{name} step", int(settled.step[number, column]), 0 if step is None else step.quantity
-        component = rated.component(int(settled.step_component[number, column]))
-        yield f"{name} step component", component, None if step is None else step.component
+# ---------------------------------------------------------------- the command
 
 
-def _amounts(rated: Rated, number: int, bill: Bill) -> Iterator[Difference]:
-    included = bool(rated.book.sheets[0, TAX_MODE] == TAX_INCLUDED)
-    stated = {name: bill.by_dimension.get(name, NOTHING) for name in (*QUANTITIES, "FLAT")}
-    if "RESERVATION_FLAT" in bill.by_dimension:
-        stated["RESERVATION"] = stated["RESERVATION"].plus(bill.by_dimension["RESERVATION_FLAT"])
-    settled = rated.settled
-    for column, (name, amount) in enumerate(stated.items()):
-        got = (settled.cost[number, column], settled.excl_e4[number, column], settled.incl_e4[number, column])
-        if amount is NOTHING:
-            yield name, tuple(map(int, got)), (0, 0, 0)
-            continue
-        yield f"{name} cost", Fraction(int(got[0]), COST_PER_UNIT), amount.incl if included else amount.excl
-        yield f"{name} excl", int(got[1]), rounded(amount.excl, 4) * E4
-        yield f"{name} incl", int(got[2]), rounded(amount.incl, 4) * E4
+class Teller:
+    """Disagreements at once on stdout, a line of progress every TELL_EVERY_S on stderr."""
 
+    def __init__(self) -> None:
+        self.started = self.told = time.monotonic()
 
-def _rows_add_up(rated: Rated, number: int) -> Iterator[Difference]:
-    """Σ rated cost + settlement rows = CDR total (design, control totals)."""
-    settled = rated.settled
-    rows = settled.rated_cost[number] + settled.step_cost[number].sum() + settled.min_cost[number]
-    rows += settled.max_cost[number] + settled.rounding_cost[number]
-    included = rated.book.sheets[0, TAX_MODE] == TAX_INCLUDED
-    total = (settled.total_incl_e4 if included else settled.total_excl_e4)[number]
-    if Fraction(int(rows), COST_PER_UNIT) != Fraction(int(total), E4):
-        yield "sum of rows", int(rows), int(total)
+    def __call__(self, whole: Report, part: Report) -> None:
+        """After each chunk."""
+        if part.disagreements and whole.disagreed - part.disagreed < CASES_KEPT:
+            print("\n".join(part.disagreements), flush=True)  # noqa: T201
+        now = time.monotonic()
+        if now - self.told >= TELL_EVERY_S:
+            self.told = now
+            rate_s = whole.sessions / (now - self.started)
+            print(f"{whole.line()}, {rate_s:,.0f} sessions/s", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,15 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args(arguments)
-    started = time.perf_counter()
-    report = compare(given.sessions, given.seed, given.workers)
-    seconds = time.perf_counter() - started
-    print("\n".join(report.disagreements[:5]))  # noqa: T201
-    print(  # noqa: T201
-        f"{report.sessions:,} sessions, {report.tariffs:,} tariffs, {report.broken_tariffs:,} broken tariffs, "
-        f"{report.pieces:,} pieces, seed {given.seed}: {len(report.disagreements)} disagreements in {seconds:,.0f} s"
-    )
-    return 1 if report.disagreements else 0
+    tell = Teller()
+    report = compare(given.sessions, given.seed, given.workers, tell)
+    seconds = time.monotonic() - tell.started
+    print(f"{report.line()}, seed {given.seed}, result hash {report.result_hash}, {seconds:,.0f} s")  # noqa: T201
+    return 1 if report.disagreed else 0
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ Written to be read beside the standard: above every rule stands the section it c
 OCPI 2.2.1-d2 and 2.3.0; "Policy" marks what the standard leaves open). Money is a `Fraction` of the currency unit,
 energy whole mWh, time whole ms. It works on the raw OCPI objects as JSON gives them and shares no code with `rating`.
 It does not parse, validate or explain: feed it valid tariffs of at most 4 decimals and instants after 1972.
+What depends on the tariff alone, or on a zone and a day, is worked out once and kept: ten million sessions wait for it.
 """
 
+import sys
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -21,12 +23,12 @@ MINUTE_MS = 60_000
 MINUTES_A_DAY = 1440
 DAY_MS = MINUTES_A_DAY * MINUTE_MS
 WEEKDAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
-# What one unit of a restriction is in the unit that we count: mWh, ms, mA, mW.
+# What in a `Moment` the restrictions min_… and max_… look at, and how many of ours one of their units is.
 SCALES = {
-    **dict.fromkeys(("min_kwh", "max_kwh"), 1_000_000),
-    **dict.fromkeys(("min_duration", "max_duration"), 1000),
-    **dict.fromkeys(("min_current", "max_current"), 1000),
-    **dict.fromkeys(("min_power", "max_power"), 1_000_000),
+    "energy_mwh": ("kwh", 1_000_000),
+    "duration_ms": ("duration", 1000),
+    "current_ma": ("current", 1000),
+    "power_mw": ("power", 1_000_000),
 }
 CLOCK_RESTRICTIONS = ("start_time", "end_time", "start_date", "end_date", "day_of_week")
 
@@ -86,7 +88,8 @@ class Moment(NamedTuple):
     instant_ms: int
     duration_ms: int
     energy_mwh: int
-    mark: Mark
+    power_mw: int | None
+    current_ma: int | None
 
 
 class Piece(NamedTuple):
@@ -103,47 +106,73 @@ class Piece(NamedTuple):
 # ---------------------------------------------------------------- the local clock
 
 
-class LocalMinute(NamedTuple):
-    """A wall clock: ISO date, "HH:MM", name of the weekday."""
+Minutes = int
+"""A set of UTC minutes, as the bits of a number: bit 0 is the last minute before a UTC day, bit m + 1 its minute m."""
 
-    date: str
-    time: str
-    weekday: str
+
+class LocalDay(NamedTuple):
+    """The wall clock of a zone in the minutes of one UTC day."""
+
+    times: Sequence[str]  # "HH:MM" at the last minute before the day and at its 1440 minutes
+    dates: Mapping[tuple[str, str], Minutes]  # (ISO date, name of the weekday): when the wall shows it
 
 
 @lru_cache(maxsize=4096)
-def local_day(zone: str, day: int) -> list[LocalMinute]:
+def local_day(zone: str, day: int) -> LocalDay:
     """The wall clock in `zone` at each of the 1440 UTC minutes of the UTC day `day` (days since 1970).
 
     A skipped local hour never shows on the wall, a repeated one shows twice: nothing else needs to be said of DST.
     """
-    first = day * MINUTES_A_DAY
-    return [_wall_clock(zone, minute) for minute in range(first, first + MINUTES_A_DAY)]
+    clock = ZoneInfo(zone)
+    times: list[str] = []
+    dates: dict[tuple[str, str], Minutes] = {}
+    for bit in range(1 + MINUTES_A_DAY):
+        local = datetime.fromtimestamp((day * MINUTES_A_DAY + bit - 1) * 60, clock)
+        text = local.isoformat()  # 2026-03-29T01:59:00+01:00
+        shown = text[:10], WEEKDAYS[local.weekday()]
+        dates[shown] = dates.get(shown, 0) | 1 << bit
+        times.append(sys.intern(text[11:16]))
+    return LocalDay(times, dates)
 
 
-def _wall_clock(zone: str, minute: int) -> LocalMinute:
-    local = datetime.fromtimestamp(minute * 60, ZoneInfo(zone))
-    text = local.isoformat()  # 2026-03-29T01:59:00+01:00
-    return LocalMinute(text[:10], text[11:16], WEEKDAYS[local.weekday()])
+@lru_cache(maxsize=65536)
+def minutes_between(zone: str, day: int, start: str, end: str) -> Minutes:
+    """mod_tariffs TariffRestrictions: when the wall shows a time of start_time, end_time.
+
+    "If end_time < start_time then the period wraps around to the next day. To stop at end of the day use: 00:00."
+    """
+    times = local_day(zone, day).times
+    if start < end:
+        return sum(1 << bit for bit, now in enumerate(times) if start <= now < end)
+    # Policy: equal times are the whole day; both halves of the line below together are just that.
+    return sum(1 << bit for bit, now in enumerate(times) if now >= start or now < end)
 
 
-def clock_matches(restrictions: Mapping[str, Any], now: LocalMinute) -> bool:
-    """mod_tariffs TariffRestrictions: start_time, end_time, start_date, end_date, day_of_week, all in local time."""
+def date_matches(restrictions: Mapping[str, Any], date: str, weekday: str) -> bool:
+    """mod_tariffs TariffRestrictions: start_date, end_date, day_of_week, all in local time."""
     # "start_date: valid from this day (inclusive)"; "end_date: valid until this day (exclusive)".
-    if "start_date" in restrictions and now.date < restrictions["start_date"]:
+    if "start_date" in restrictions and date < restrictions["start_date"]:
         return False
-    if "end_date" in restrictions and now.date >= restrictions["end_date"]:
+    if "end_date" in restrictions and date >= restrictions["end_date"]:
         return False
     # "day_of_week: Which day(s) of the week this tariff is active." Policy: the local day of the instant, also
     # in a window that began the evening before. An empty list restricts nothing.
-    if restrictions.get("day_of_week") and now.weekday not in restrictions["day_of_week"]:
-        return False
-    # "If end_time < start_time then the period wraps around to the next day. To stop at end of the day use: 00:00."
-    start, end = restrictions.get("start_time", "00:00"), restrictions.get("end_time", "00:00")
-    if start < end:
-        return bool(start <= now.time < end)
-    # Policy: equal times are the whole day; both halves of the line below together are just that.
-    return bool(now.time >= start or now.time < end)
+    return not restrictions.get("day_of_week") or weekday in restrictions["day_of_week"]
+
+
+def clock_minutes(restrictions: Mapping[str, Any], zone: str, day: int) -> Minutes:
+    """When both the date and the time on the wall match."""
+    dates = local_day(zone, day).dates.items()
+    matching = sum(minutes for shown, minutes in dates if date_matches(restrictions, *shown))
+    times = restrictions.get("start_time", "00:00"), restrictions.get("end_time", "00:00")
+    return matching & minutes_between(zone, day, *times)
+
+
+class ClockDay(NamedTuple):
+    """What the clock does to a tariff in one UTC day."""
+
+    minutes: Mapping[int, Minutes]  # of each element with a clock restriction: when it matches
+    changes: Sequence[int]  # ms at which some element matches that did not in the minute before, or the reverse
 
 
 # ---------------------------------------------------------------- the tariff
@@ -157,11 +186,17 @@ def exact(number: Any) -> Fraction:
 
 def within(value: int | None, minimum: int | None, maximum: int | None) -> bool:
     """Minima are inclusive, maxima exclusive. Policy: an unknown value matches no restriction on it."""
-    if minimum is None and maximum is None:
-        return True
     if value is None:
-        return False
+        return minimum is None and maximum is None
     return (minimum is None or value >= minimum) and (maximum is None or value < maximum)
+
+
+class Limit(NamedTuple):
+    """A minimum and a maximum, in our units, of one thing that is measured."""
+
+    measured: str
+    minimum: int | None
+    maximum: int | None
 
 
 class Tariff:
@@ -175,19 +210,16 @@ class Tariff:
             {name: limit for name, limit in (element.get("restrictions") or {}).items() if limit is not None}
             for element in raw["elements"]
         ]
-        # Metered values are whole mWh, ms, mA and mW: a limit is reached at the next whole number.
-        self.limits: list[dict[str, int]] = [
-            {name: ceil(exact(limits[name]) * scale) for name, scale in SCALES.items() if name in limits}
-            for limits in self.restrictions
-        ]
+        self.limits = [list(_limits(restrictions)) for restrictions in self.restrictions]
         self.clocked = [
             index
             for index, limits in enumerate(self.restrictions)
             if any(name in limits for name in CLOCK_RESTRICTIONS)
         ]
-        self.energies = self._thresholds("min_kwh", "max_kwh")
-        self.durations = self._thresholds("min_duration", "max_duration")
-        self._clock_days: dict[int, tuple[list[tuple[bool, ...]], list[int]]] = {}
+        self.energies = self._thresholds("energy_mwh")
+        self.durations = self._thresholds("duration_ms")
+        self._clock_days: dict[int, ClockDay] = {}
+        self._candidates: dict[tuple[str, str | None], list[tuple[int, Component | None]]] = {}
 
     def component(self, which: Component) -> Mapping[str, Any]:
         """The PriceComponent object itself."""
@@ -196,43 +228,35 @@ class Tariff:
 
     # ---- restrictions
 
-    def clock_pattern(self, instant_ms: int) -> tuple[bool, ...]:
-        """Which of the clocked elements match the local clock at this instant."""
-        day, minute = divmod(instant_ms // MINUTE_MS, MINUTES_A_DAY)
-        return self._clock_day(day)[0][minute]
-
     def clock_changes(self, start_ms: int, end_ms: int) -> list[int]:
         """Instants strictly inside (start_ms, end_ms) at which the clock makes an element match or stop matching."""
         if not self.clocked:
             return []
         days = range(start_ms // DAY_MS, end_ms // DAY_MS + 1)
-        return [change for day in days for change in self._clock_day(day)[1] if start_ms < change < end_ms]
+        return [change for day in days for change in self._clock_day(day).changes if start_ms < change < end_ms]
 
-    def _clock_day(self, day: int) -> tuple[list[tuple[bool, ...]], list[int]]:
-        """The pattern at each minute of a UTC day, and the minutes (in ms) whose pattern is not that before."""
+    def _clock_day(self, day: int) -> ClockDay:
+        """When the clocked elements match in a UTC day, and when that changes: at a minute unlike the one before."""
         if day not in self._clock_days:
-            walls = [_wall_clock(self.zone, day * MINUTES_A_DAY - 1), *local_day(self.zone, day)]
-            columns = [[clock_matches(self.restrictions[index], now) for now in walls] for index in self.clocked]
-            patterns = list(zip(*columns, strict=True))
-            changes = [
-                day * DAY_MS + minute * MINUTE_MS
-                for minute, (before, after) in enumerate(pairwise(patterns))
-                if before != after
-            ]
-            self._clock_days[day] = patterns[1:], changes
+            minutes = {index: clock_minutes(self.restrictions[index], self.zone, day) for index in self.clocked}
+            unlike = 0
+            for one in minutes.values():
+                unlike |= (one ^ one >> 1) & ~(1 << MINUTES_A_DAY)
+            found = [minute for minute, bit in enumerate(reversed(f"{unlike:b}")) if bit == "1"]
+            changes = [day * DAY_MS + minute * MINUTE_MS for minute in found]
+            self._clock_days[day] = ClockDay(minutes, changes)
         return self._clock_days[day]
 
     def element_matches(self, index: int, moment: Moment) -> bool:
         """mod_tariffs TariffRestrictions: all of them must hold; `reservation` is looked at by the caller."""
-        if index in self.clocked and not self.clock_pattern(moment.instant_ms)[self.clocked.index(index)]:
-            return False
-        limits = self.limits[index]
-        return not limits or (
-            within(moment.energy_mwh, limits.get("min_kwh"), limits.get("max_kwh"))
-            and within(moment.duration_ms, limits.get("min_duration"), limits.get("max_duration"))
-            and within(moment.mark.current_ma, limits.get("min_current"), limits.get("max_current"))
-            and within(moment.mark.power_mw, limits.get("min_power"), limits.get("max_power"))
-        )
+        if index in self.clocked:
+            day, minute = divmod(moment.instant_ms // MINUTE_MS, MINUTES_A_DAY)
+            if not self._clock_day(day).minutes[index] >> minute + 1 & 1:
+                return False
+        for measured, minimum, maximum in self.limits[index]:
+            if not within(getattr(moment, measured), minimum, maximum):
+                return False
+        return True
 
     # ---- selection
 
@@ -242,14 +266,23 @@ class Tariff:
         mod_tariffs Tariff object: "the first Tariff Element with that dimension whose restrictions match".
         ReservationRestrictionType: an element with `reservation` is about reservations only, one without never.
         """
-        for index, limits in enumerate(self.restrictions):
-            if limits.get("reservation") != reservation:
+        candidates = self._candidates.get((dimension, reservation))
+        if candidates is None:
+            candidates = self._candidates[dimension, reservation] = list(self._supplying(dimension, reservation))
+        for index, found in candidates:
+            if self.element_matches(index, moment):
+                return found
+        return None
+
+    def _supplying(self, dimension: str, reservation: str | None) -> Iterator[tuple[int, Component | None]]:
+        """The elements that price `dimension` where they match, in their order, and the component they do it with."""
+        for index, restrictions in enumerate(self.restrictions):
+            if restrictions.get("reservation") != reservation:
                 continue
             found = self._first_component(index, dimension)
             # 2.1.1 mod_tariffs TariffElement: the first element whose restrictions match supplies everything.
-            if (found is not None or self.version == "2.1.1") and self.element_matches(index, moment):
-                return found
-        return None
+            if found is not None or self.version == "2.1.1":
+                yield index, found
 
     def _first_component(self, index: int, dimension: str) -> Component | None:
         """Policy: of two components of one dimension in an element the first counts."""
@@ -263,9 +296,19 @@ class Tariff:
         replaced = self.select("TIME", moment, "RESERVATION_EXPIRES") if expired else None
         return replaced if replaced is not None else self.select("TIME", moment, "RESERVATION")
 
-    def _thresholds(self, *names: str) -> list[int]:
-        """The limits of these restrictions in the whole tariff, ascending."""
-        return sorted({limits[name] for limits in self.limits for name in names if name in limits})
+    def _thresholds(self, measured: str) -> list[int]:
+        """The limits on this in the whole tariff, ascending."""
+        limits = [limit for limits in self.limits for limit in limits if limit.measured == measured]
+        values = {value for limit in limits for value in (limit.minimum, limit.maximum) if value is not None}
+        return sorted(values)
+
+
+def _limits(restrictions: Mapping[str, Any]) -> Iterator[Limit]:
+    """Metered values are whole mWh, ms, mA and mW: a limit is reached at the next whole number."""
+    for measured, (unit, scale) in SCALES.items():
+        low, high = (restrictions.get(f"{end}_{unit}") for end in ("min", "max"))
+        if low is not None or high is not None:
+            yield Limit(measured, *(None if value is None else ceil(exact(value) * scale) for value in (low, high)))
 
 
 # ---------------------------------------------------------------- splitting (mod_cdrs ChargingPeriod)
@@ -279,11 +322,14 @@ class Curve:
         charged = any(until > since for since, until in spans)
         self.spans = spans if charged else [(start, end)]
         self.first_mwh = first_mwh
-        self.whole = sum(until - since for since, until in self.spans)
+        self.whole = sum([until - since for since, until in self.spans])
 
     def register(self, instant_ms: int) -> int:
         """mWh of the session at an instant of the interval."""
-        gone = sum(max(0, min(instant_ms, until) - since) for since, until in self.spans)
+        gone = 0
+        for since, until in self.spans:
+            if instant_ms > since:
+                gone += min(instant_ms, until) - since
         return self.first_mwh + self.energy_mwh * gone // self.whole
 
 
@@ -291,7 +337,7 @@ def marks_within(marks: Sequence[Mark], start_ms: int, end_ms: int) -> list[Mark
     """The mark that holds at start_ms, as of start_ms, then those that begin before end_ms."""
     before = [mark for mark in marks if mark.start_ms <= start_ms]
     inside = [mark for mark in marks if start_ms < mark.start_ms < end_ms]
-    return [before[-1]._replace(start_ms=start_ms), *inside]
+    return [Mark(start_ms, *before[-1][1:]), *inside]
 
 
 def rate_interval(tariff: Tariff, session: Session, interval: Interval, energy_before_mwh: int) -> list[Piece]:
@@ -307,11 +353,11 @@ def rate_interval(tariff: Tariff, session: Session, interval: Interval, energy_b
         return _split_by_energy(tariff, session, marks[0], (start, energy_before_mwh), (end, after_mwh), None)
     curve = Curve(interval, charging, energy_before_mwh)
     cuts = {*edges, *tariff.clock_changes(start, end)}
-    cuts.update(session.start_ms + limit for limit in tariff.durations)
+    cuts.update([session.start_ms + limit for limit in tariff.durations])
     pieces: list[Piece] = []
-    for since, until in pairwise(sorted(cut for cut in cuts if start <= cut <= end)):
-        mark = [mark for mark in marks if mark.start_ms <= since][-1]
-        left, right = (since, curve.register(since)), (until, curve.register(until))
+    readings = [(cut, curve.register(cut)) for cut in sorted(cuts) if start <= cut <= end]
+    for left, right in pairwise(readings):
+        mark = [mark for mark in marks if mark.start_ms <= left[0]][-1]
         pieces += _split_by_energy(tariff, session, mark, left, right, curve)
     return pieces
 
@@ -344,7 +390,7 @@ def _price(
 ) -> Piece:
     """mod_tariffs TariffDimensionType: TIME is time charging, PARKING_TIME time connected and not charging."""
     (since, at_mwh), (until, end_mwh) = left, right
-    moment = Moment(clock_ms, max(0, clock_ms - session.start_ms), at_mwh, mark)
+    moment = Moment(clock_ms, max(0, clock_ms - session.start_ms), at_mwh, mark.power_mw, mark.current_ma)
     time = tariff.select("TIME" if mark.state == "CHARGING" else "PARKING_TIME", moment)
     return Piece(since, until, mark.state, end_mwh - at_mwh, tariff.select("ENERGY", moment), time)
 
@@ -355,7 +401,7 @@ def rate_reservation(tariff: Tariff, reservation: Reservation) -> list[Piece]:
     state = "RESERVATION_EXPIRES" if expired else "RESERVATION"
     pieces = []
     for since, until in pairwise(sorted({start, end, *tariff.clock_changes(start, end)})):
-        moment = Moment(since, 0, 0, Mark(since, state))
+        moment = Moment(since, 0, 0, None, None)
         component = tariff.select_reservation_time(moment, expired=expired)
         pieces.append(Piece(since, until, state, 0, None, component))
     return pieces
@@ -380,11 +426,11 @@ def flat_components(tariff: Tariff, session: Session) -> tuple[Component | None,
     session_flat = None
     if session.intervals:
         mark = marks_within(session.marks, session.start_ms, session.start_ms)[0]
-        session_flat = tariff.select("FLAT", Moment(session.start_ms, 0, 0, mark))
+        session_flat = tariff.select("FLAT", Moment(session.start_ms, 0, 0, mark.power_mw, mark.current_ma))
     if session.reservation is None:
         return session_flat, []
     start = session.reservation.start_ms
-    moment = Moment(start, 0, 0, Mark(start, "RESERVATION"))
+    moment = Moment(start, 0, 0, None, None)
     kinds = ["RESERVATION", "RESERVATION_EXPIRES"] if session.reservation.expired else ["RESERVATION"]
     chosen = [tariff.select("FLAT", moment, kind) for kind in kinds]
     return session_flat, [component for component in chosen if component is not None]

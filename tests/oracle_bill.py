@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 from tests.oracle import Component, Piece, Session, Tariff, exact, flat_components, rate
@@ -65,7 +66,6 @@ class Bill:
     steps: list[Step] = field(default_factory=list)
     billed: dict[tuple[str, Component], int] = field(default_factory=dict)
     by_dimension: dict[str, Amount] = field(default_factory=dict)
-    taxes: dict[Fraction, Fraction] = field(default_factory=dict)
     before_limits: Amount = NOTHING
     after_limits: Amount = NOTHING
     total: Amount = NOTHING
@@ -84,16 +84,17 @@ def settle(tariff: Tariff, session: Session) -> Bill:
     """The whole bill: periods, step sizes, taxes, limits, rounding."""
     session_flat, reservation_flats = flat_components(tariff, session)
     bill = Bill(rate(tariff, session), [*([session_flat] if session_flat else []), *reservation_flats])
-    bill.steps = _steps(tariff, bill.pieces)
-    bill.billed = _billed(bill.pieces, bill.steps)
+    priced = _priced(bill.pieces)
+    bill.steps = _steps(tariff, priced)
+    bill.billed = _billed(priced, bill.steps)
     for (dimension, component), quantity in bill.billed.items():
         _add(tariff, bill, dimension, component, quantity)
     if session_flat is not None:
         _add(tariff, bill, "FLAT", session_flat, 1)
     for component in reservation_flats:
         _add(tariff, bill, "RESERVATION_FLAT", component, 1)
-    for amount in bill.by_dimension.values():
-        bill.before_limits = bill.before_limits.plus(amount)
+    amounts = list(bill.by_dimension.values())
+    bill.before_limits = reduce(Amount.plus, amounts) if amounts else NOTHING
     bill.after_limits = limited(tariff, bill.before_limits)
     digits = minor_digits(tariff.raw["currency"])
     bill.total = Amount(rounded(bill.after_limits.excl, digits), rounded(bill.after_limits.incl, digits))
@@ -103,42 +104,44 @@ def settle(tariff: Tariff, session: Session) -> Bill:
 # ---------------------------------------------------------------- quantities and step_size (mod_cdrs step_size)
 
 
-def _priced(pieces: Sequence[Piece]) -> dict[str, list[tuple[Component, int]]]:
-    """Per dimension what its components supplied, in order; what is free or nothing at all has no place here."""
+Priced = Mapping[str, Sequence[tuple[Component, int]]]
+"""Per dimension what its components supplied, in order; what is free or nothing at all has no place here."""
+TIMED = {"CHARGING": "TIME", "PARKING": "PARKING_TIME"}
+
+
+def _priced(pieces: Sequence[Piece]) -> Priced:
     found: dict[str, list[tuple[Component, int]]] = defaultdict(list)
-    names = {"CHARGING": "TIME", "PARKING": "PARKING_TIME"}
     for piece in pieces:
         if piece.energy is not None and piece.energy_mwh > 0:
             found["ENERGY"].append((piece.energy, piece.energy_mwh))
         if piece.time is not None and piece.end_ms > piece.start_ms:
-            found[names.get(piece.state, "RESERVATION")].append((piece.time, piece.end_ms - piece.start_ms))
+            found[TIMED.get(piece.state, "RESERVATION")].append((piece.time, piece.end_ms - piece.start_ms))
     return found
 
 
-def _steps(tariff: Tariff, pieces: Sequence[Piece]) -> list[Step]:
+def _steps(tariff: Tariff, priced: Priced) -> list[Step]:
     """mod_cdrs step_size: once a session for ENERGY and once for TIME and PARKING_TIME together.
 
     The session's total is rounded up to the step of the last component used, the excess is billed in its period.
     "In the cases that TIME and PARKING_TIME Tariff Elements are both used, step_size is only taken into account for
     the total parking duration." Policy: a reservation's time is rounded by itself.
     """
-    priced = _priced(pieces)
-    chosen = ["ENERGY", "PARKING_TIME" if priced["PARKING_TIME"] else "TIME", "RESERVATION"]
     steps = []
-    for dimension in chosen:
-        if not priced[dimension]:
+    for dimension in ("ENERGY", "PARKING_TIME" if "PARKING_TIME" in priced else "TIME", "RESERVATION"):
+        parts = priced.get(dimension)
+        if not parts:
             continue
-        last = priced[dimension][-1][0]
+        last = parts[-1][0]
         unit = 1000  # step_size is in Wh or in seconds, we count mWh and ms
-        missing = excess(sum(quantity for _, quantity in priced[dimension]), tariff.component(last)["step_size"] * unit)
+        missing = excess(sum([quantity for _, quantity in parts]), tariff.component(last)["step_size"] * unit)
         if missing:
             steps.append(Step(dimension, last, missing))
     return steps
 
 
-def _billed(pieces: Sequence[Piece], steps: Sequence[Step]) -> dict[tuple[str, Component], int]:
+def _billed(priced: Priced, steps: Sequence[Step]) -> dict[tuple[str, Component], int]:
     quantities: dict[tuple[str, Component], int] = defaultdict(int)
-    for dimension, parts in _priced(pieces).items():
+    for dimension, parts in priced.items():
         for component, quantity in parts:
             quantities[dimension, component] += quantity
     for step in steps:
@@ -150,14 +153,18 @@ def _billed(pieces: Sequence[Piece], steps: Sequence[Step]) -> dict[tuple[str, C
 
 
 def _add(tariff: Tariff, bill: Bill, dimension: str, component: Component, quantity: int) -> None:
-    """`price` is per kWh (ENERGY), per hour (TIME, PARKING_TIME) or once (FLAT)."""
+    price = unit_price(tariff, dimension, component)
+    amount = Amount(price.excl * quantity, price.incl * quantity)
+    before = bill.by_dimension.get(dimension)
+    bill.by_dimension[dimension] = amount if before is None else before.plus(amount)
+
+
+@lru_cache(maxsize=1024)
+def unit_price(tariff: Tariff, dimension: str, component: Component) -> Amount:
+    """Of one mWh, one ms or one FLAT; `price` is per kWh (ENERGY), per hour (TIME, PARKING_TIME) or once (FLAT)."""
     unit = {"ENERGY": MWH_A_KWH, "FLAT": 1, "RESERVATION_FLAT": 1}.get(dimension, MS_AN_HOUR)
     priced = tariff.component(component)
-    cost = Fraction(quantity, unit) * exact(priced["price"])
-    amount = taxed(tariff.raw, priced, cost)
-    bill.by_dimension[dimension] = bill.by_dimension.get(dimension, NOTHING).plus(amount)
-    vat = vat_of(tariff.raw, priced)
-    bill.taxes[vat] = bill.taxes.get(vat, Fraction(0)) + amount.incl - amount.excl
+    return taxed(tariff.raw, priced, exact(priced["price"]) / unit)
 
 
 def vat_of(tariff: Mapping[str, Any], component: Mapping[str, Any]) -> Fraction:
@@ -193,6 +200,8 @@ def limited(tariff: Tariff, amount: Amount) -> Amount:
     Policy: the limit without taxes first, the taxes keeping their proportion; then the limit with taxes by itself;
     where that lies below the amount without taxes, the latter is lowered to it. Of crossed limits max_price wins.
     """
+    if "min_price" not in tariff.raw and "max_price" not in tariff.raw:
+        return amount
     (low_excl, low_incl), (high_excl, high_incl) = (
         limits_of(tariff.raw.get(name)) for name in ("min_price", "max_price")
     )
@@ -221,6 +230,11 @@ def minor_digits(currency: str) -> int:
 
 def rounded(amount: Fraction, digits: int) -> Fraction:
     """Policy: half away from zero to the minor unit, once, on the totals."""
+    return Fraction(whole_units(amount, digits), 10**digits)
+
+
+def whole_units(amount: Fraction, digits: int) -> int:
+    """The same, in units of the last of these digits."""
     numerator, denominator = abs(amount.numerator) * 10**digits, amount.denominator
-    whole = (2 * numerator + denominator) // (2 * denominator)
-    return Fraction(whole if amount >= 0 else -whole, 10**digits)
+    whole: int = (2 * numerator + denominator) // (2 * denominator)
+    return whole if amount.numerator >= 0 else -whole
