@@ -5,6 +5,7 @@ are mixed in; they must be refused with a JSON path. The first disagreements are
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -85,7 +86,8 @@ def _parts(seeds: Sequence[int], workers: int) -> Iterator[Report]:
     if workers == 1:
         yield from map(compare_chunk, seeds)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # What a worker keeps lives as long as it does: collecting it again and again would find nothing.
+    with ProcessPoolExecutor(workers, initializer=gc.set_threshold, initargs=(100_000, 50, 50)) as pool:
         yield from pool.map(compare_chunk, seeds)
 
 

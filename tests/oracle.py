@@ -11,7 +11,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -124,15 +124,20 @@ def local_day(zone: str, day: int) -> LocalDay:
     A skipped local hour never shows on the wall, a repeated one shows twice: nothing else needs to be said of DST.
     """
     clock = ZoneInfo(zone)
-    times: list[str] = []
-    dates: dict[tuple[str, str], Minutes] = {}
-    for bit in range(1 + MINUTES_A_DAY):
-        local = datetime.fromtimestamp((day * MINUTES_A_DAY + bit - 1) * 60, clock)
-        text = local.isoformat()  # 2026-03-29T01:59:00+01:00
-        shown = text[:10], WEEKDAYS[local.weekday()]
-        dates[shown] = dates.get(shown, 0) | 1 << bit
-        times.append(sys.intern(text[11:16]))
-    return LocalDay(times, dates)
+    first = day * MINUTES_A_DAY - 1
+    minutes = range(first, first + 1 + MINUTES_A_DAY)
+    walls = [datetime.fromtimestamp(at * 60, clock).isoformat() for at in minutes]  # 2026-03-29T01:59:00+01:00
+    shown = [wall[:10] for wall in walls]
+    dates = {
+        (one, WEEKDAYS[date.fromisoformat(one).weekday()]): minutes_where([one == other for other in shown])
+        for one in dict.fromkeys(shown)
+    }
+    return LocalDay([sys.intern(wall[11:16]) for wall in walls], dates)
+
+
+def minutes_where(holds: Sequence[bool]) -> Minutes:
+    """The set of those minutes, from bit 0 on, for which it holds."""
+    return int("".join(["1" if one else "0" for one in reversed(holds)]), 2)
 
 
 @lru_cache(maxsize=65536)
@@ -143,17 +148,17 @@ def minutes_between(zone: str, day: int, start: str, end: str) -> Minutes:
     """
     times = local_day(zone, day).times
     if start < end:
-        return sum(1 << bit for bit, now in enumerate(times) if start <= now < end)
+        return minutes_where([start <= now < end for now in times])
     # Policy: equal times are the whole day; both halves of the line below together are just that.
-    return sum(1 << bit for bit, now in enumerate(times) if now >= start or now < end)
+    return minutes_where([now >= start or now < end for now in times])
 
 
-def date_matches(restrictions: Mapping[str, Any], date: str, weekday: str) -> bool:
+def date_matches(restrictions: Mapping[str, Any], day: str, weekday: str) -> bool:
     """mod_tariffs TariffRestrictions: start_date, end_date, day_of_week, all in local time."""
     # "start_date: valid from this day (inclusive)"; "end_date: valid until this day (exclusive)".
-    if "start_date" in restrictions and date < restrictions["start_date"]:
+    if "start_date" in restrictions and day < restrictions["start_date"]:
         return False
-    if "end_date" in restrictions and date >= restrictions["end_date"]:
+    if "end_date" in restrictions and day >= restrictions["end_date"]:
         return False
     # "day_of_week: Which day(s) of the week this tariff is active." Policy: the local day of the instant, also
     # in a window that began the evening before. An empty list restricts nothing.
@@ -319,8 +324,7 @@ class Curve:
 
     def __init__(self, interval: Interval, spans: Sequence[tuple[int, int]], first_mwh: int) -> None:
         start, end, self.energy_mwh, _ = interval
-        charged = any(until > since for since, until in spans)
-        self.spans = spans if charged else [(start, end)]
+        self.spans = [(since, until) for since, until in spans if until > since] or [(start, end)]
         self.first_mwh = first_mwh
         self.whole = sum([until - since for since, until in self.spans])
 
@@ -344,9 +348,9 @@ def rate_interval(tariff: Tariff, session: Session, interval: Interval, energy_b
     """mod_cdrs ChargingPeriod: a new period starts at every moment that is relevant for the cost."""
     start, end, _, state = interval
     marks = marks_within(session.marks, start, end) if state is None else [Mark(start, state)]
-    edges = [*(mark.start_ms for mark in marks), end]
+    edges = [*[mark.start_ms for mark in marks], end]
     charging = [
-        (since, until) for mark, (since, until) in zip(marks, pairwise(edges), strict=True) if mark.state == "CHARGING"
+        (mark.start_ms, until) for mark, until in zip(marks, edges[1:], strict=True) if mark.state == "CHARGING"
     ]
     after_mwh = energy_before_mwh + interval.energy_mwh
     if start == end:
