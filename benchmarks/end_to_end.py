@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--readings", type=int, default=300_000)
     parser.add_argument("--session-readings", type=int, default=30, help="readings, a minute apart, of a session")
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--faulty", action="store_true", help="1 % of the readings")
+    parser.add_argument("--faulty", action="store_true", help="1 %% of the readings")
     parser.add_argument("--kafka", action="store_true", help="on Apache Kafka")
     parser.add_argument("--beside", default="", help="comma-separated: " + ", ".join(BESIDE))
     parser.add_argument("--json", action="store_true")
