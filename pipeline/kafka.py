@@ -201,7 +201,7 @@ class Reader:
                     "heartbeat.interval.ms": max(1, int(settings.session_timeout_s * 1000 / 6)),
                     "max.poll.interval.ms": int(settings.max_poll_interval_s * 1000),
                     "queued.min.messages": 100_000,
-                    "queued.max.messages.kbytes": 65_536,
+                    "queued.max.messages.kbytes": 32_768,
                     "fetch.queue.backoff.ms": 10,  # the default rests a full second once the queue was full
                     "fetch.wait.max.ms": 100,
                     "fetch.message.max.bytes": 8 << 20,

@@ -66,13 +66,11 @@ def prepare(batch: Batch, tables: Tables, claims: Mapping[int, Claim], now_ms: i
 
 def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim]) -> None:
     """Steps 2 to 5. Raises FencedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
-    held = [claims[marker.partition] for marker in written.markers]
-    ledger.check_claims(held)  # who was fenced long ago need not write at all
     for table, rows in written.tables.items():
         ledger.insert(table, rows)
     ledger.read_back(written.tables, written.spans)
     ledger.add_markers(written.markers)
-    ledger.check_claims(held)
+    ledger.check_claims([claims[marker.partition] for marker in written.markers])
 
 
 def announce(ledger: Ledger, sender: Sending, written: Written, data_of: DataOf, now_ms: int) -> None:
