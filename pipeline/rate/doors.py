@@ -78,6 +78,9 @@ class Reading(Protocol):
     def resume(self, partitions: Iterable[int]) -> None:
         """Go on with them."""
 
+    def seek(self, partition: int, offset: int) -> None:
+        """Go on with `offset` in an assigned partition."""
+
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Store the next offsets with the group."""
 

@@ -33,6 +33,7 @@ LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
+_AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
 Result = TypeVar("Result")
 
 
@@ -124,7 +125,8 @@ class Worker:
             if left_s < 0.001:  # the client counts in whole ms
                 break
             self._moved.clear()
-            found = self._reader.consume(self._settings.batch_records - len(gathered), left_s)
+            missing = self._settings.batch_records - len(gathered)
+            found = self._reader.consume(min(_AT_ONCE, missing), left_s)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
         return self._unrated(by_partition(gathered))
@@ -195,7 +197,8 @@ class Worker:
             if paused:
                 LOG.info("the outage is over", doing=doing)
                 self.progress.waits_for = ""
-                self._reader.resume(self._claims)
+                if not self._waiting:  # else this was inside another wait, which goes on
+                    self._reader.resume(self._claims)
             return result
 
     def _wait_out(self, delay_s: float) -> None:
@@ -204,14 +207,16 @@ class Worker:
             self._clock.sleep(delay_s)  # polling is not allowed inside a rebalance
             return
         self._reader.pause(self._claims)
-        owned = dict(self._claims)
+        owned, handed_out = dict(self._claims), set[int]()
         self._waiting = True
         until_s = self._clock.monotonic() + delay_s
         while (left_s := until_s - self._clock.monotonic()) > 0:
-            self._reader.consume(1, left_s)
+            handed_out.update(message.partition() for message in self._reader.consume(1, left_s))
         self._waiting = False
         if owned != self._claims:
             raise FencedError("partitions moved to another worker during an outage: the batch at hand is dropped")
+        for partition in handed_out & owned.keys():  # it came and went meanwhile, or came back: nothing is passed over
+            self._reader.seek(partition, self._next[partition])
 
     def _assigned(self, partitions: Iterable[int]) -> dict[int, int]:
         """Take partitions over; where each starts."""

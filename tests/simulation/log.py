@@ -215,6 +215,10 @@ class SimulatedReader:
         """Go on with them."""
         self._paused.difference_update(partitions)
 
+    def seek(self, partition: int, offset: int) -> None:
+        """Go on from there."""
+        self._held[partition] = offset
+
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Store the group's offsets."""
         self._schedule.step("commit offsets")
