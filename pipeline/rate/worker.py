@@ -211,7 +211,7 @@ class Worker:
         self._waiting = True
         until_s = self._clock.monotonic() + delay_s
         while (left_s := until_s - self._clock.monotonic()) > 0:
-            handed_out.update(message.partition() for message in self._reader.consume(1, left_s))
+            handed_out.update(by_partition(self._reader.consume(1, left_s)))
         self._waiting = False
         if owned != self._claims:
             raise FencedError("partitions moved to another worker during an outage: the batch at hand is dropped")
