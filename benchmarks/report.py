@@ -19,6 +19,7 @@ _BEGIN, _END = "<!-- {}: written by benchmarks/report.py -->", "<!-- {} ends -->
 Result = dict[str, Any]
 _END_TO_END: Final = {
     "beside": "flat JSON, embedded",
+    "long_sessions": "flat JSON, 240 readings a session",
     "mixed_faulty": "flat JSON, 1 % faulty, mixed tariffs",
     "ocpp16": "OCPP 1.6, embedded",
     "ocpp201": "OCPP 2.0.1, embedded",

@@ -36,6 +36,8 @@ QUESTIONS: Final = (
         "beside", "end_to_end", "--readings 400000 --beside faust,pandas,python",
         "--connectors 80 --readings 2400 --beside faust,pandas,python",
     ),
+    Question("long_sessions", "end_to_end", "--connectors 10000 --readings 2400000 --session-readings 240",
+             "--connectors 80 --readings 2400 --session-readings 240"),
     Question("mixed_faulty", "end_to_end", "--readings 300000 --tariff mixed --faulty",
              "--connectors 80 --readings 2400 --tariff mixed --faulty"),
     Question("ocpp16", "end_to_end", "--shape ocpp16 --readings 600000",
