@@ -5,6 +5,7 @@ periods are rounded by differences of the running total, so their volumes sum to
 OCPI: mod_cdrs CDR object, ChargingPeriod, CdrDimension; types Price, TaxAmount.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -19,6 +20,8 @@ from rating.ratesheet import NO_VAT, RATE_VAT_E4, RATES_AT, RATES_END, Book
 from rating.settle import C_FLAT, Q_ENERGY, Q_PARKING, Q_RESERVATION, Q_TIME, Sessions, Settled
 
 CREDIT_SUFFIX: Final = "-C"
+ID_LENGTH: Final = 36  # of a Session and, before 2.2, of a CDR
+ID_BEGINNING: Final = 27
 _EPOCH: Final = datetime(1970, 1, 1)
 _MWH_PER_E4: Final = 100  # 1e-4 kWh
 _MS_PER_E4: Final = 360  # 1e-4 h
@@ -133,6 +136,13 @@ def _periods_of(pieces: Pieces, sessions: Sessions) -> Iterator[list[Period]]:
     )
     before = np.concatenate([[0], np.cumsum(new)])
     return (periods[a:b] for a, b in zip(before[begins].tolist(), before[ends].tolist(), strict=True))
+
+
+def short_id(name: str) -> str:
+    """A name as an OCPI id, CiString(36): a longer one keeps its beginning and ends in digits of its SHA-256."""
+    if len(name) <= ID_LENGTH:
+        return name
+    return f"{name[:ID_BEGINNING]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def document(account: Account, facts: CdrFacts, ocpi_version: str) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def _columns(
     held_mwh, reason = session["held_mwh"], kinds.HOLD_REASONS[session["hold"]]
     left_out = f"{held_mwh / 1e6:.3f} kWh not billed: {reason}" if held_mwh or reason else None
     facts = cdr.CdrFacts(
-        country_code=source.tariff.country_code, party_id=source.tariff.party_id, id=name[:36],
-        start_ms=session["start_ms"], end_ms=session["end_ms"], session_id=name[:36],
+        country_code=source.tariff.country_code, party_id=source.tariff.party_id, id=cdr.short_id(name),
+        start_ms=session["start_ms"], end_ms=session["end_ms"], session_id=cdr.short_id(name),
         cdr_token=cdr_token(token, source.tariff.country_code, source.tariff.party_id),
         auth_method="WHITELIST", cdr_location=location, currency=source.tariff.currency,
         tariffs=(tariff_document(sheets.data(version), source.key),), tariff_id=source.tariff.id,

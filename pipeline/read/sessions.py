@@ -11,10 +11,14 @@ from typing import Any, Final
 from pipeline.clickhouse import Store
 from pipeline.errors import DocumentError
 from pipeline.read.coverage import Coverage
-from rating.cdr import CREDIT_SUFFIX
+from rating.cdr import CREDIT_SUFFIX, ID_BEGINNING, ID_LENGTH
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{16}")
-_CDR_ID_LENGTH: Final = 36  # at most, in OCPI
+# rating.cdr.short_id of a row's cdr_id, where that is too long for OCPI
+SHORT_ID: Final = (
+    f"if(lengthUTF8(cdr_id) > {ID_LENGTH}, "
+    f"concat(leftUTF8(cdr_id, {ID_BEGINNING}), '-', lower(left(hex(SHA256(cdr_id)), 8))), '')"
+)
 _SHOWN: Final = 12  # candidates named in an error
 
 
@@ -74,7 +78,7 @@ def _by_place(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
         return []
     here = "charge_point_id IN {names:Array(String)}"
     pair = "(charge_point_id, transaction_id) IN {pairs:Array(Tuple(String, String))}"
-    in_cdrs = f"{here} AND (cdr_id = {{cdr:String}} OR left(cdr_id, {_CDR_ID_LENGTH}) = {{cdr:String}} OR {pair})"
+    in_cdrs = f"{here} AND (cdr_id = {{cdr:String}} OR {SHORT_ID} = {{cdr:String}} OR {pair})"
     asked = [_select("cdr_rows", in_cdrs), _select("reading_rows", f"{here} AND {pair}")]
     return _refs(store, coverage, asked, {"cdr": cdr, "names": [name for name, _ in pairs], "pairs": pairs})
 
@@ -82,8 +86,8 @@ def _by_place(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
 def _by_name(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
     """By transaction, wherever it was: an index skips the rest. And by a CDR's id that was cut before its *."""
     asked = [_select(table, "transaction_id = {name:String}") for table in ("cdr_rows", "reading_rows")]
-    if len(text) == _CDR_ID_LENGTH:
-        asked.append(_select("cdr_rows", f"left(cdr_id, {_CDR_ID_LENGTH}) = {{name:String}}"))
+    if len(text) == ID_LENGTH:
+        asked.append(_select("cdr_rows", f"{SHORT_ID} = {{name:String}}"))
     return _refs(store, coverage, asked, {"name": text})
 
 

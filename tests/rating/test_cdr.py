@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from pipeline.commands.price import command
 from rating import engine
-from rating.cdr import Account, CdrFacts, Period, accounts, credit, document, encode, number, timestamp
+from rating.cdr import Account, CdrFacts, Period, accounts, credit, document, encode, number, short_id, timestamp
 from rating.columns import CHARGING, PARKING
 from rating.errors import SessionError
 from rating.explain import Held, Reading, Totals, explain, text
@@ -321,3 +321,11 @@ def runs(rated: engine.Rated, row: int) -> list[Period]:
             found.append(Period(start, state, energy, length))
         before = price
     return found
+
+
+def test_long_names_that_differ_at_their_end_give_ids_that_differ() -> None:
+    names = [f"a-charge-point-of-a-large-network*{number:08d}" for number in range(1000)]
+    ids = {short_id(name) for name in names}
+    assert len(ids) == len(names)
+    assert {len(one) for one in ids} == {36}
+    assert short_id("CP1*4711") == "CP1*4711"

@@ -7,7 +7,8 @@ from pipeline.commands.explain import command
 from pipeline.errors import DocumentError
 from pipeline.read.explanation import explanation
 from pipeline.read.session_rows import HELD, OPEN, SETTLED, load
-from pipeline.read.sessions import find
+from pipeline.read.sessions import SHORT_ID, find
+from rating.cdr import short_id
 from tests.pipeline.read.conftest import Run
 
 
@@ -20,6 +21,13 @@ def test_a_session_is_found_by_every_name_that_people_have_for_it(store: Store) 
 
 def test_an_open_session_is_found_before_it_has_a_cdr(store: Store) -> None:
     assert find(store, "4712") == find(store, "BREMEN-2*4712")
+
+
+@pytest.mark.parametrize("name", ["CP1*550e8400-e29b-41d4-a716-446655440000", "Säule-Nord-7*" + "ü" * 40])
+def test_the_store_shortens_a_long_name_as_the_cdr_does(store: Store, name: str) -> None:
+    shown = store.scalar(f"SELECT {SHORT_ID} FROM (SELECT {{name:String}} AS cdr_id)", {"name": name})
+    assert shown == short_id(name)
+    assert len(shown) == 36
 
 
 def test_a_name_that_nobody_knows_says_what_names_there_are(store: Store) -> None:
