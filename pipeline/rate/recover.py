@@ -1,13 +1,14 @@
 """From nothing to the state after the last marker: claim, reconcile, snapshot, replay, publish.
 
 1. claim      from the end of the tiled markers on: whoever wrote before is fenced (`Ledger.take`)
-2. reconcile  every marker since the snapshot is held against its rows; a broken one is driven again
-3. snapshot   the newest that fits; torn, foreign or other code's are refused and an older one is taken
-4. replay     the log from there to the last marker: the same function gives the same state
+2. reconcile  the markers of the last hour of work are held against their rows
+3. snapshot   the newest that fits and that no broken marker lies before; torn, foreign or other code's are refused
+4. replay     the log from there to the last marker: the same function gives the same state, and a broken marker's rows
 5. publish    outputs that were marked and perhaps not sent
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ from pipeline.rate.tables import tables_of
 
 LOG: Final = Log("rate")
 _REPLAY_RECORDS: Final = 20_000
+_DOUBTED_MS: Final = 3_600_000  # what was written so long before the last marker; all before that is for `verify`
 _SILENT_S: Final = 30.0
 _REPORT_S: Final = 10.0
 
@@ -75,16 +77,20 @@ class Recovery:
         if not tiles:
             return
         last = tiles[-1].last_offset
-        first = from_snapshot(self._engine, self._ledger, partition, last) + 1
-        broken = self._broken([m for m in tiles if m.first_offset >= first])
+        broken = self._broken([m for m in tiles if m.written_at > tiles[-1].written_at - _DOUBTED_MS])
+        whole = broken[0].first_offset - 1 if broken else last
+        first = from_snapshot(self._engine, self._ledger, partition, whole) + 1
         if first <= last:
             self._replay(partition, first, [m for m in tiles if m.last_offset >= first], broken)
 
     def _broken(self, tiles: list[Marker]) -> list[Marker]:
-        """Markers whose rows are not what they promise: acknowledged, marked, and lost by the store."""
-        spans = [Span(m.partition, m.claim, m.first_offset, m.last_offset) for m in tiles]
-        found = sum(sums.check for sums in self._ledger.sums(ROW_TABLES, spans).values())
-        if (found - sum(marker.checksum for marker in tiles)) % (1 << 64) == 0:
+        """Markers whose rows are not what they promise: acknowledged, marked, and lost by the store.
+
+        The store may lose what it acknowledged and showed when it is opened again, so that a snapshot taken since is no
+        proof. Whole runs of markers are asked for first, without telling repeats apart: seldom is more needed.
+        """
+        found = self._ledger.sums(ROW_TABLES, _runs(tiles), repeats=True).values()
+        if (sum(sums.check for sums in found) - sum(marker.checksum for marker in tiles)) % (1 << 64) == 0:
             return []
         return [marker for marker in tiles if not self._holds(marker)]
 
@@ -138,10 +144,21 @@ class Recovery:
             self._ledger.add_published({partition: (claim.claim, last)}, self._doors.clock.now_ms())
 
 
+def _runs(tiles: list[Marker]) -> list[Span]:
+    """The offsets of markers that tile, one span a claim."""
+    spans: list[Span] = []
+    for m in tiles:
+        if spans and spans[-1].claim == m.claim:
+            spans[-1] = replace(spans[-1], last_offset=m.last_offset)
+        else:
+            spans.append(Span(m.partition, m.claim, m.first_offset, m.last_offset))
+    return spans
+
+
 def from_snapshot(engine: Engine, ledger: Ledger, partition: int, last: int) -> int:
     """Take in the newest snapshot at or before `last`; the offset that it is of, -1 where none fits."""
     skip = 0
-    while (snapshot := ledger.snapshot(partition, last, skip)) is not None:
+    while last >= 0 and (snapshot := ledger.snapshot(partition, last, skip)) is not None:
         try:
             restore(engine, snapshot)
         except IntegrityError as error:

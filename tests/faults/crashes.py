@@ -71,7 +71,7 @@ class Outcome:
 class Bed:
     """Broker, log, prepared folder and undisturbed result, for any number of runs."""
 
-    def __init__(self, folder: Path, *, seed: int = 1, charge_points: int = 3, batches: int = 2) -> None:
+    def __init__(self, folder: Path, *, seed: int = 1, charge_points: int = 8, batches: int = 2) -> None:
         self._folder, self._seed = folder, seed
         self._parts = ExitStack()
         library = build(folder)
