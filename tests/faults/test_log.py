@@ -4,6 +4,7 @@ Retention and lost tails need Apache Kafka; the embedded broker has neither.
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -108,9 +109,7 @@ def test_group_offsets_rewound_forwarded_or_deleted_change_nothing(ready: Settin
     for moved in (dict.fromkeys(ends, 0), {p: end + 1_000 for p, end in ends.items()}, None):
         now = settings if moved else replace(settings, group_id=f"{settings.group_id}-forgotten")
         if moved:
-            with Reader(now, READINGS) as reader:
-                reader.assign(moved)
-                reader.commit(moved)
+            commit_as_a_member(now, moved)
         with Process(now, tmp_path / "worker.log") as worker:
             assert worker.await_word(TAKEN_OVER), worker.said()
             announce(now)
@@ -118,6 +117,23 @@ def test_group_offsets_rewound_forwarded_or_deleted_change_nothing(ready: Settin
             assert worker.stop() == 0, worker.said()
     tell(equal_to_oracle(settings))
     assert rated_ends(settings) == rated_ends(oracle_of(settings))
+
+
+def commit_as_a_member(settings: Settings, offsets: dict[int, int]) -> None:
+    """Set a group's offsets; the embedded broker takes them from members only."""
+    taken: set[int] = set()
+
+    def assigned(partitions: list[int]) -> dict[int, int]:
+        taken.update(partitions)
+        return dict.fromkeys(partitions, 0)
+
+    with Reader(settings, READINGS) as reader:
+        reader.subscribe(assigned, on_revoke=taken.difference_update, on_lost=taken.difference_update)
+        until_s = time.monotonic() + 60.0
+        while taken != offsets.keys():
+            assert time.monotonic() < until_s, f"of {sorted(offsets)} only {sorted(taken)} were given"
+            reader.consume(1, 0.5)
+        reader.commit(offsets)
 
 
 def oracle_of(settings: Settings) -> Settings:
