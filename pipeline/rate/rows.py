@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metering.output import Rows
+from pipeline.metering.output import Record, Rows
 from rating.columns import I64, PARKING, RESERVATION
+from rating.jit import kernel
 from rating.money import COST_PER_E4, ENERGY_COST, TIME_COST
 from rating.ratesheet import COMPONENT, ELEMENT, PRICE_E4, Book
 from rating.settle import QUANTITIES, Settled
@@ -90,32 +91,62 @@ def from_pieces(book: Book, pieces: Rows, samples: Rows, facts: Rows) -> Rows:
 
     `pieces` in order of emission, tag = index of the causing sample.
     """
-    reserved = pieces["state"] >= RESERVATION
-    timed = pieces["time_component"] >= 0
-    metered = (pieces["energy_mwh"] > 0) | (~timed & ~reserved)
-    which = np.concatenate([np.flatnonzero(metered), np.flatnonzero(timed)])
-    is_time = np.arange(len(which)) >= np.count_nonzero(metered)
-    order = np.lexsort((is_time, which))
-    which, is_time = which[order], is_time[order]
-    chosen = pieces[which]
-    cause = chosen["tag"]
-    rated = np.zeros(len(which), RATED_DTYPE)
-    for name in ("start_ms", "end_ms", "state", "split"):
-        rated[name] = chosen[name]
-    rated["offset"] = samples["offset"][cause]
-    rated["line"] = line_base(samples["line"][cause]) + places(cause).astype(np.uint64)
-    rated["session_key"] = facts["session_key"][cause]
-    rated["partition"] = facts["partition"][cause]
-    rated["row"] = facts["row"][cause]
-    rated["sheet"] = facts["used_sheet"][cause]
-    parking = chosen["state"] == PARKING
-    rated["dimension"] = np.where(is_time, np.where(parking, PARKING_TIME, TIME), ENERGY)
-    rated["quantity"] = np.where(is_time, chosen["end_ms"] - chosen["start_ms"], chosen["energy_mwh"])
-    components = np.where(is_time, chosen["time_component"], chosen["energy_component"])
-    priced(rated, book, components, 1)
-    rated["cost"] *= np.where(is_time, TIME_COST, ENERGY_COST)
-    rated["flags"] = chosen["apportioned"] * FLAG_APPORTIONED + chosen["missing"].astype(np.uint32) * FLAG_POWER_MISSING
+    rated = np.zeros(_rows_of(pieces), RATED_DTYPE)
+    _fill(book.components, pieces, samples, facts, rated)
     return rated
+
+
+@kernel
+def _metered(piece: Record) -> bool:
+    """Whether a piece has an ENERGY row: one of 0 where nothing else says that the time was there."""
+    return bool(piece.energy_mwh > 0 or (piece.time_component < 0 and piece.state < RESERVATION))
+
+
+@kernel
+def _rows_of(pieces: Rows) -> int:
+    count = 0
+    for at in range(len(pieces)):
+        count += _metered(pieces[at])
+        count += pieces[at].time_component >= 0
+    return count
+
+
+@kernel
+def _fill(components: I64, pieces: Rows, samples: Rows, facts: Rows, rated: Rows) -> None:
+    """All rows in one go over the pieces; a line is its cause's place in the record, then its own among the cause's."""
+    last, place, to = -1, 0, 0
+    for at in range(len(pieces)):
+        piece = pieces[at]
+        if piece.tag != last:
+            last, place = piece.tag, 0
+        for is_time in range(2):
+            if not (piece.time_component >= 0 if is_time else _metered(piece)):
+                continue
+            sample, fact, row = samples[piece.tag], facts[piece.tag], rated[to]
+            row.offset, row.line = sample.offset, (np.uint64(sample.line) << np.uint64(32)) + np.uint64(place)
+            row.session_key, row.partition, row.row, row.sheet = (
+                fact.session_key, fact.partition, fact.row, fact.used_sheet,
+            )  # fmt: skip
+            row.start_ms, row.end_ms, row.state, row.split = piece.start_ms, piece.end_ms, piece.state, piece.split
+            if is_time:
+                row.dimension = PARKING_TIME if piece.state == PARKING else TIME
+                _price(components, row, piece.time_component, piece.end_ms - piece.start_ms, TIME_COST)
+            else:
+                row.dimension = ENERGY
+                _price(components, row, piece.energy_component, piece.energy_mwh, ENERGY_COST)
+            row.flags = np.uint32(piece.apportioned * FLAG_APPORTIONED + piece.missing * FLAG_POWER_MISSING)
+            place += 1
+            to += 1
+
+
+@kernel
+def _price(components: I64, row: Record, component: int, quantity: int, factor: int) -> None:
+    row.quantity = quantity
+    row.price_e4, row.element, row.component, row.cost = 0, -1, -1, 0
+    if component >= 0:
+        price_e4 = components[component, PRICE_E4]
+        row.price_e4, row.cost = price_e4, quantity * price_e4 * factor
+        row.element, row.component = components[component, ELEMENT], components[component, COMPONENT]
 
 
 def from_flats(book: Book, flats: Rows, samples: Rows, facts: Rows) -> Rows:
