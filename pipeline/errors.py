@@ -14,7 +14,9 @@ WattrateError                 exit 1
 │   └── StoreRefusedError              it will never take these rows or this query
 ├── SchemaError                    6   migrations: changed, missing, newer than this program
 ├── IntegrityError                 7   rows and marker differ: stop, never guess
-│   └── FencedError                    another worker holds the claim on this partition
+│   └── DroppedError                   what was not yet marked is dropped: forget all and join anew
+│       ├── FencedError                another worker holds the claim on this partition
+│       └── RefusedRowsError           the store refuses rows of single records; they are noted
 └── EmbeddedError                  8   the embedded broker or store does not start
 
 An outage is never poison: catch the two Unavailable errors and wait, let everything else end the program.
@@ -99,8 +101,16 @@ class IntegrityError(WattrateError):
     exit_code = 7
 
 
-class FencedError(IntegrityError):
+class DroppedError(IntegrityError):
+    """What was not yet marked is dropped: the worker forgets all and joins anew."""
+
+
+class FencedError(DroppedError):
     """Another worker holds the claim on this partition; what was not yet marked is theirs."""
+
+
+class RefusedRowsError(DroppedError):
+    """The store refuses rows of single records; these are noted, and the batch is rated again without them."""
 
 
 class EmbeddedError(WattrateError):

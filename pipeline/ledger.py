@@ -134,6 +134,19 @@ class Intent:
     members: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A record of which the store refuses a row: noted under claim NOTED, in force under the claims that adopted it."""
+
+    partition: int
+    claim: int
+    offset: int
+    code: int
+    message: str
+
+
+NOTED: Final = 0  # no claim has this number
+
 _MARKER_TYPES: Final[dict[str, pa.DataType]] = {
     "partition": pa.uint16(),
     "claim": pa.uint32(),
@@ -150,6 +163,9 @@ _CLAIM_TYPES: Final[dict[str, pa.DataType]] = {
     "first_offset": pa.uint64(),
     "last_offset": pa.uint64(),
     "member": pa.string(),
+    "offset": pa.uint64(),
+    "code": pa.int32(),
+    "message": pa.string(),
 }
 
 
@@ -203,6 +219,14 @@ class Ledger(ABC):
     @abstractmethod
     def published(self, partitions: Sequence[int]) -> dict[int, int]:
         """Partition → last offset whose outputs are surely on Kafka; partitions without any are absent."""
+
+    @abstractmethod
+    def refusals(self, partitions: Sequence[int]) -> list[Refusal]:
+        """Records of which the store refused a row, by partition, claim and offset; of repeats the least in words."""
+
+    @abstractmethod
+    def insert_again(self, table: str) -> bool:
+        """Insert a row that the table holds once more, if it holds one: it took it before, so it must take it now."""
 
     @abstractmethod
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
@@ -334,7 +358,19 @@ class Ledger(ABC):
             "this worker drops what it has not marked"
         )
 
-    # published, snapshots
+    # refusals, published, snapshots
+
+    def add_refusals(self, refusals: Sequence[Refusal], now_ms: int) -> None:
+        """Note records, or put them into force under a claim, and read that back. Raises IntegrityError."""
+        columns = {f.name: [getattr(one, f.name) for one in refusals] for f in fields(Refusal)}
+        self._add("refused_rows", "noted_at", now_ms, **columns)
+        shown = {(r.partition, r.claim, r.offset) for r in self.refusals(sorted({r.partition for r in refusals}))}
+        missing = {(r.partition, r.claim, r.offset) for r in refusals} - shown
+        if missing:
+            raise IntegrityError(
+                f"{self.where} acknowledged notes of refused records but does not show those of (partition, claim, "
+                f"offset) {sorted(missing)}: the batch is driven again"
+            )
 
     def add_published(self, offsets: Mapping[int, tuple[int, int]], now_ms: int) -> None:
         """Note that outputs went to Kafka up to an offset: partition → (claim, last offset)."""

@@ -22,6 +22,7 @@ from pipeline.ledger import (
     Intent,
     Ledger,
     Marker,
+    Refusal,
     Snapshot,
     Span,
     Sums,
@@ -140,6 +141,23 @@ class StoreLedger(Ledger):
             {"log": self.log_id, "partitions": list(partitions)},
         )
         return {row["partition"]: Claim(**row) for row in rows}
+
+    # refusals
+
+    def refusals(self, partitions: Sequence[int]) -> list[Refusal]:
+        """Records of which the store refused a row, by partition, claim and offset; of repeats the least in words."""
+        rows = self.store.rows(
+            "SELECT partition, claim, offset, min((code, message)) AS said FROM refused_rows "
+            "WHERE log_id = {log:UInt64} AND partition IN {partitions:Array(UInt16)} "
+            "GROUP BY partition, claim, offset ORDER BY partition, claim, offset",
+            {"log": self.log_id, "partitions": list(partitions)},
+        )
+        return [Refusal(row["partition"], row["claim"], row["offset"], *row["said"]) for row in rows]
+
+    def insert_again(self, table: str) -> bool:
+        """Insert a row that the table holds once more, if it holds one."""
+        self.store.command(f"INSERT INTO {table} SELECT * FROM {table} LIMIT 1")
+        return bool(self.store.rows(f"SELECT 1 FROM {table} LIMIT 1"))
 
     # published, snapshots, coverage
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.errors import FencedError
+from pipeline.errors import DroppedError
 from pipeline.log import Log
 from pipeline.metrics import MetricsPage
 from pipeline.rate.progress import Progress
@@ -55,13 +55,13 @@ def command(settings: Settings, drain: float | None, as_json: bool) -> None:
 
 
 def _rate(settings: Settings, drain: float | None, running: list[Worker], done: threading.Event) -> Progress:
-    """Run workers one after the other, a new one where the last was fenced, until one ends in peace."""
+    """Run workers one after the other, a new one where the last dropped its batch, until one ends in peace."""
     while True:
         worker = Worker.connect(settings, wait=lambda: not done.is_set())
         running[:] = [worker]
         try:
             return worker.run(drain_s=drain)
-        except FencedError as error:
-            LOG.warning("fenced: forgetting all", why=str(error))
-            if done.is_set():  # another worker has its partitions, and it was to end
+        except DroppedError as error:
+            LOG.warning("forgetting all: joining anew", why=str(error))
+            if done.is_set():  # it was to end; what it dropped is for whoever comes next
                 return worker.progress

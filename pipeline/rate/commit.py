@@ -1,7 +1,7 @@
 """The commit protocol: how a batch comes to count, once and only once. Read it from top to bottom.
 
     1. identity   every row is named (log_id, partition, offset, line) and carries its writer's claim
-    2. rows       all tables are inserted
+    2. rows       all tables are inserted; single rows that the store refuses are noted, and the batch is dropped
     3. read back  what the store shows must equal what was sent: an acknowledgement is no proof
     4. marker     one row a partition says that the batch counts; it is read back too
     5. confirm    nobody asked for the partition since: whoever asks from now on reads the marker
@@ -36,7 +36,9 @@ from pipeline.ledger import (
 )
 from pipeline.rate.batch import CONTROL, DEAD_LETTERED, DUPLICATE, QUARANTINED, USED, Batch, Share
 from pipeline.rate.doors import Sending
+from pipeline.rate.isolate import insert
 from pipeline.rate.outputs import publish
+from pipeline.rate.refusals import note
 from pipeline.rate.session_events import DataOf, session_events
 from pipeline.rate.snapshot import CODE_VERSION
 
@@ -64,10 +66,12 @@ def prepare(batch: Batch, tables: Tables, claims: Mapping[int, Claim], now_ms: i
     return Written(tables, markers)
 
 
-def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim]) -> None:
-    """Steps 2 to 5. Raises FencedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
+def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim], now_ms: int) -> None:
+    """Steps 2 to 5. Raises DroppedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
     for table, rows in written.tables.items():
-        ledger.insert(table, rows)
+        refused = insert(ledger, table, rows)
+        if refused:
+            note(ledger, refused, written.tables[READINGS], claims, now_ms)
     ledger.read_back(written.tables, written.spans)
     ledger.add_markers(written.markers)
     ledger.check_claims([claims[marker.partition] for marker in written.markers])

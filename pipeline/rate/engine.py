@@ -6,6 +6,7 @@ No Kafka, no clock, no commit: those are `worker` and `commit`. What needs a ses
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -29,7 +30,7 @@ from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Place, Q
 from pipeline.rate.collect import Collector
 from pipeline.rate.decisions import Decisions
 from pipeline.rate.directory import Directory
-from pipeline.rate.inputs import Input, read
+from pipeline.rate.inputs import Input, Refused, read
 from pipeline.rate.partition import PartitionState
 from pipeline.rate.past import History
 from pipeline.rate.segment import Samples, Segment, is_only_waiting, new_facts
@@ -77,9 +78,12 @@ class Engine:
         self.directory.forget(partition)
         self.partitions.pop(partition, None)
 
-    def process(self, batches: Mapping[int, Records]) -> Batch:
-        """Rate the records of a batch (partition → records in offset order) and advance the state."""
-        given = read({p: records for p, records in batches.items() if len(records.values)})
+    def process(self, batches: Mapping[int, Records], refused: Refused = MappingProxyType({})) -> Batch:
+        """Rate the records of a batch (partition → records in offset order) and advance the state.
+
+        Records that are `refused` become dead letters.
+        """
+        given = read({p: records for p, records in batches.items() if len(records.values)}, refused)
         batch = Batch()
         for partition in np.unique(given.of_partition).tolist():
             offsets = given.offsets[given.of_partition == partition]

@@ -1,21 +1,25 @@
 """Records of a batch, by partition, to rounds of samples in log order with control records between them.
 
 A round ends in each partition at its next control record that is no tick; ticks are samples of their own. Cutting the
-log into other batches gives the same samples in the same order a partition.
+log into other batches gives the same samples in the same order a partition. Records that the store is known to refuse
+become dead letters here (`refusals`).
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec.control import Control, ControlAt, Tick, split_controls
+from pipeline.codec.control import Control, ControlAt, Split, Tick, split_controls
 from pipeline.codec.decode import decode
-from pipeline.codec.records import DeadLetter, Records, SignedBlob
+from pipeline.codec.records import DeadLetter, Records, SignedBlob, taken
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK, SAMPLE_DTYPE
 from pipeline.metering.output import Rows
 from pipeline.rate.records import joined
+
+REFUSED_BY_STORE: Final = "refused_by_store"
+Refused = Mapping[int, Mapping[int, str]]  # partition → offset → the store's words
 
 
 class Break(NamedTuple):
@@ -47,12 +51,12 @@ class Input(NamedTuple):
     controls: npt.NDArray[np.int64]  # index of each control record
 
 
-def read(batches: Mapping[int, Records]) -> Input:
+def read(batches: Mapping[int, Records], refused: Refused) -> Input:
     """Decode a batch; pure. `batches` maps partition to its records in offset order."""
     partitions = sorted(batches)
     whole = joined([batches[p] for p in partitions])
     of_partition = np.repeat(np.array(partitions, np.int32), [len(batches[p].values) for p in partitions])
-    split = split_controls(whole)
+    split, set_apart = _set_apart(split_controls(whole), of_partition, refused)
     decoded = decode(split.data)
     records = split.positions[decoded.records]
     ticks = [at for at in split.controls if isinstance(at.control, Tick)]
@@ -74,9 +78,25 @@ def read(batches: Mapping[int, Records]) -> Input:
         records=np.where(samples["kind"] == KIND_TICK, -1, record), transaction_ids=texts[order],
         charge_points=decoded.charge_points, tokens=decoded.tokens,
         signed=[SignedBlob(int(place[b.sample]), b.data, b.method, b.public_key) for b in decoded.signed],
-        dead=[*split.dead, *dead], breaks=breaks,
+        dead=[*split.dead, *set_apart, *dead], breaks=breaks,
         controls=np.array([at.index for at in split.controls], np.int64),
     )  # fmt: skip
+
+
+def _set_apart(split: Split, of_partition: npt.NDArray[np.int32], refused: Refused) -> tuple[Split, list[DeadLetter]]:
+    """Without the records that the store refuses, and these."""
+    where, offsets = of_partition[split.positions], split.data.offsets
+    found = np.zeros(len(offsets), np.bool_)
+    for partition, words in refused.items():
+        if words:
+            found |= (where == partition) & np.isin(offsets, list(words))
+    if not found.any():
+        return split, []
+    dead = [
+        DeadLetter(int(split.positions[at]), REFUSED_BY_STORE, refused[int(where[at])][int(offsets[at])])
+        for at in np.flatnonzero(found).tolist()
+    ]
+    return split._replace(data=taken(split.data, ~found), positions=split.positions[~found]), dead
 
 
 def _tick_samples(ticks: list[ControlAt]) -> Rows:

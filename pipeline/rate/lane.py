@@ -71,7 +71,7 @@ class Lane:
 
     def _commit(self, flight: Flight) -> None:
         if not flight.marked:
-            write(self._ledger, flight.written, flight.claims)
+            write(self._ledger, flight.written, flight.claims, self._clock.now_ms())
             flight.marked = True
         announce(self._ledger, self._sender, flight.written, self._data_of, self._clock.now_ms())
         for snapshot in flight.snapshots:

@@ -13,6 +13,7 @@ from pipeline.rate.doors import Doors
 from pipeline.rate.engine import Engine
 from pipeline.rate.ledger_history import LedgerHistory
 from pipeline.rate.recover import Tape, from_snapshot
+from pipeline.rate.refusals import ByClaim, in_force
 from pipeline.rate.tables import tables_of
 
 Result = TypeVar("Result")
@@ -49,22 +50,23 @@ class Recomputation:
         if not wanted:
             return
         self._engine.own(partition)
+        refused = in_force(self._ledger, [partition])[partition]
         before = wanted[0].first_offset - 1
         first = from_snapshot(self._engine, self._ledger, partition, before) + 1 if before >= 0 else 0
         with self._doors.tape() as reader:
             reader.assign({partition: first})
             tape = Tape(reader, partition, self._doors.clock, tiles[-1].last_offset)
             for marker in (m for m in tiles if m.last_offset >= first):
-                found = self._again(marker, tape)
+                found = self._again(marker, tape, refused)
                 if marker.first_offset >= wanted[0].first_offset:
                     yield found
         self._engine.drop(partition)
 
-    def _again(self, marker: Marker, tape: Tape) -> Recomputed:
+    def _again(self, marker: Marker, tape: Tape, refused: ByClaim) -> Recomputed:
         partition = marker.partition
         [piece] = tape.until(marker.last_offset, whole=True)
         self._history.begin({partition: int(piece.offsets[0])})
-        batch = self._engine.process({partition: piece})
+        batch = self._engine.process({partition: piece}, {partition: refused.get(marker.claim, {})})
         tables = tables_of(
             batch, self._engine.directory, self._engine.sheets, self._doors.log_id, {partition: marker.claim}
         )

@@ -1,10 +1,11 @@
 """From nothing to the state after the last marker: claim, reconcile, snapshot, replay, publish.
 
 1. claim      from the end of the tiled markers on: whoever wrote before is fenced (`Ledger.take`)
-2. reconcile  the markers of the last hour of work are held against their rows
-3. snapshot   the newest that fits and that no broken marker lies before; torn, foreign or other code's are refused
-4. replay     the log from there to the last marker: the same function gives the same state, and a broken marker's rows
-5. publish    outputs that were marked and perhaps not sent
+2. adopt      what the store is known to refuse of the offsets to come is in force under the new claim
+3. reconcile  the markers of the last hour of work are held against their rows
+4. snapshot   the newest that fits and that no broken marker lies before; torn, foreign or other code's are refused
+5. replay     the log from there to the last marker: the same function gives the same state, and a broken marker's rows
+6. publish    outputs that were marked and perhaps not sent
 """
 
 from collections.abc import Iterator
@@ -30,9 +31,11 @@ from pipeline.ledger import (
 from pipeline.log import Log
 from pipeline.rate.doors import Clock, Doors, Reading, Sending
 from pipeline.rate.engine import Engine
+from pipeline.rate.isolate import insert
 from pipeline.rate.ledger_history import LedgerHistory
 from pipeline.rate.outputs import publish
 from pipeline.rate.records import by_partition, cut, joined
+from pipeline.rate.refusals import ByClaim, adopt
 from pipeline.rate.session_events import session_events
 from pipeline.rate.snapshot import restore
 from pipeline.rate.tables import tables_of
@@ -58,15 +61,19 @@ class Recovery:
         """`doors` gives readers of the readings topic that are in no group, the clock and the worker's name."""
         self._engine, self._ledger, self._history = engine, ledger, history
         self._sender, self._doors = sender, doors
+        self._by_claim: dict[int, ByClaim] = {}
+        self.refused: dict[int, dict[int, str]] = {}  # records to come that the store refuses, as `Engine` takes them
 
     def take_over(self, partitions: list[int]) -> dict[int, Claim]:
         """Claim partitions and rebuild their state. Raises FencedError when another member was first."""
         clock = self._doors.clock
         started_s = clock.monotonic()
         taken = self._ledger.take(partitions, self._doors.member, clock.now_ms())
+        claims = {partition: one.claim for partition, one in taken.items()}
+        self._by_claim = adopt(self._ledger, claims, clock.now_ms())
+        self.refused.update({p: self._by_claim[p].get(claim.claim, {}) for p, claim in claims.items()})
         for partition in partitions:
             self._rebuild(partition, taken[partition].tiles)
-        claims = {partition: one.claim for partition, one in taken.items()}
         self._publish_rest(claims)
         LOG.info("partitions taken over", partitions=len(partitions), seconds=round(clock.monotonic() - started_s, 2))
         return claims
@@ -106,9 +113,10 @@ class Recovery:
             records = Tape(reader, partition, self._doors.clock, tiles[-1].last_offset)
             for marker in tiles:
                 mend = marker in broken
+                refused = {partition: self._by_claim[partition].get(marker.claim, {})}
                 for piece in records.until(marker.last_offset, whole=mend):
                     self._history.begin({partition: int(piece.offsets[0])})
-                    batch = self._engine.process({partition: piece})
+                    batch = self._engine.process({partition: piece}, refused)
                     if mend:
                         claims = {partition: marker.claim}
                         tables = tables_of(
@@ -122,7 +130,9 @@ class Recovery:
             partition=marker.partition, first_offset=marker.first_offset, last_offset=marker.last_offset,
         )  # fmt: skip
         for table, rows in tables.items():
-            self._ledger.insert(table, rows)
+            refused = insert(self._ledger, table, rows)
+            if refused:  # it took them when the marker was written
+                raise refused[0].error
         if not self._holds(marker):
             raise IntegrityError(
                 f"partition {marker.partition}: rated again, offsets {marker.first_offset} to {marker.last_offset} "

@@ -1,7 +1,7 @@
 """The rating worker: joins the group, takes partitions over, and rates and commits batch after batch.
 
-Outages make it wait, never lose or skip; a lost claim makes it forget everything and join anew; a contradiction in
-the ledger stops it. What a batch is and how it comes to count is in `engine` and `commit`.
+Outages make it wait, never lose or skip; a lost claim, or a record that the store refuses, makes it forget everything
+and join anew; a contradiction in the ledger stops it. What a batch is and how it counts: `engine`, `commit`.
 """
 
 import time
@@ -143,7 +143,7 @@ class Worker:
     def _rate(self, records: dict[int, Records]) -> None:
         """One batch through the engine; it is committed in the lane while the next one is read and rated."""
         self._history.begin({partition: int(found.offsets[0]) for partition, found in records.items()})
-        batch = self.engine.process(records)
+        batch = self.engine.process(records, self._recovery.refused)
         claims = {partition: self._claims[partition] for partition in records}
         numbers = {partition: claim.claim for partition, claim in claims.items()}
         tables = tables_of(batch, self.engine.directory, self.engine.sheets, self._doors.log_id, numbers)

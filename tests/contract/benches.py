@@ -11,7 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from pipeline.clickhouse import Store
-from pipeline.ledger import Ledger, Marker
+from pipeline.ledger import RATED_USAGE, Ledger, Marker
 from pipeline.settings import Settings
 from pipeline.store import StoreLedger
 from tests.contract.proxy import Fault, Proxy
@@ -40,6 +40,9 @@ class Bench(Protocol):
 
     def down(self) -> AbstractContextManager[None]:
         """Nobody answers."""
+
+    def refusing(self, cost: int) -> AbstractContextManager[None]:
+        """Rated usage of this cost or more is refused."""
 
 
 class RealBench:
@@ -96,6 +99,13 @@ class RealBench:
         """Connections are refused."""
         return self._proxy.fault(Fault(refuse=True))
 
+    @contextmanager
+    def refusing(self, cost: int) -> Iterator[None]:
+        """By a constraint."""
+        self._direct.command(f"ALTER TABLE {RATED_USAGE} ADD CONSTRAINT little CHECK cost < {cost}")
+        yield
+        self._direct.command(f"ALTER TABLE {RATED_USAGE} DROP CONSTRAINT little")
+
 
 class SimulatedBench:
     """The simulated store; what lands late does so when somebody looks at what is stored."""
@@ -137,6 +147,13 @@ class SimulatedBench:
         with self._fate(lambda parts: Fate([None] * len(parts), answered=False)):
             yield
         self._store.down = lambda: False
+
+    @contextmanager
+    def refusing(self, cost: int) -> Iterator[None]:
+        """By what is asked of each row."""
+        self._store.refuses = lambda table, row: table == RATED_USAGE and row["cost"] >= cost
+        yield
+        self._store.refuses = lambda _table, _row: False
 
 
 @contextmanager

@@ -287,7 +287,7 @@ def _read(log: Path, report: Report) -> None:
     said = log.read_text("utf-8", "replace")
     assert "Traceback" not in said, said[said.index("Traceback") :][:3000]
     report.said["taken over"] = said.count("partitions taken over")
-    report.said["lost or fenced"] = said.count("partitions lost") + said.count("fenced: forgetting all")
+    report.said["lost or fenced"] = said.count("partitions lost") + said.count("forgetting all: joining anew")
     report.said["outages"] = said.count("outage: partitions are paused")
     report.said["snapshots refused"] = said.count("snapshot refused")
     report.said["mended"] = said.count("the store lost rows under a marker")

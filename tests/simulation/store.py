@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
 
-from pipeline.errors import StoreUnavailableError
+from pipeline.errors import StoreRefusedError, StoreUnavailableError
 from pipeline.ledger import (
     READINGS,
     Claim,
@@ -23,6 +23,7 @@ from pipeline.ledger import (
     Intent,
     Ledger,
     Marker,
+    Refusal,
     Snapshot,
     Span,
     Sums,
@@ -36,6 +37,8 @@ _Answer = TypeVar("_Answer")
 Identity = tuple[int, int, int]  # partition, offset, line
 UNBOUNDED: Final = (1 << 64) - 1
 NOT_SAID: Final = (1 << 32) - 1
+REFUSED: Final = "Constraint of the simulated store is violated"
+_MONTHS_MAX: Final = 100  # of one insert
 _TABLE = re.compile(
     r"CREATE TABLE IF NOT EXISTS (\w+)\n.*?\nENGINE = (\w+)(?:\((\w+)\))?\n"
     r"(?:PARTITION BY toYYYYMM\((\w+)\)\n)?ORDER BY \(?([\w, ]+)\)?",
@@ -97,6 +100,7 @@ class SimulatedStore:
         self.schemas: dict[str, pa.Schema] = {}
         self.fate: Callable[[list[Part]], Fate] = all_well
         self.down: Callable[[], bool] = lambda: False
+        self.refuses: Callable[[str, Row], bool] = lambda _table, _row: False
         self.landed: Callable[[Part], None] = lambda _part: None
         self.state = 0  # grows with every part that lands
         self._seen: dict[Any, tuple[int, Any]] = {}
@@ -107,6 +111,7 @@ class SimulatedStore:
             return
         self.schemas.setdefault(table, _plain(rows.schema))
         parts = _parts(table, rows_of(rows))
+        self._check(parts)
         fate = self.fate(parts)
         for part, seconds in zip(parts, fate.lands, strict=True):
             if seconds == 0.0:
@@ -115,6 +120,14 @@ class SimulatedStore:
                 self._later(seconds, lambda part=part: self.land(part))  # type: ignore[misc]
         if not fate.answered:
             raise StoreUnavailableError("the simulated store does not answer (inserting)")
+
+    def _check(self, parts: list[Part]) -> None:
+        if self.down():
+            return  # nobody judges the rows
+        if len(parts) > _MONTHS_MAX:
+            raise StoreRefusedError("Too many partitions for single INSERT block", 252)
+        if any(self.refuses(part.table, row) for part in parts for row in part.rows):
+            raise StoreRefusedError(REFUSED, 469)
 
     def land(self, part: Part) -> None:
         """A part is in place."""
@@ -345,6 +358,23 @@ class SimulatedLedger(Ledger):
             if row["partition"] in partitions:
                 found[row["partition"]] = max(row["last_offset"], found.get(row["partition"], 0))
         return found
+
+    def refusals(self, partitions: Sequence[int]) -> list[Refusal]:
+        """Of repeats the least in words."""
+        self._ask("refusals")
+        said: dict[tuple[int, int, int], tuple[int, str]] = {}
+        for row in self.store.stored("refused_rows"):
+            at = (row["partition"], row["claim"], row["offset"])
+            if row["partition"] in partitions:
+                said[at] = min((row["code"], row["message"]), said.get(at, (row["code"], row["message"])))
+        return [Refusal(*at, *words) for at, words in sorted(said.items())]
+
+    def insert_again(self, table: str) -> bool:
+        """The first that landed."""
+        self._ask(f"a row of {table}")
+        rows = self.store.stored(table)[:1]
+        self.insert(table, self._table(table, rows))
+        return bool(rows)
 
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
         """The newest."""

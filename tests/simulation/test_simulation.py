@@ -54,7 +54,7 @@ def in_batches(given: Workload, size: int, *, restored: bool) -> Rows:
     for partition, records in given.log.items():
         for first in range(0, len(records), size):
             chunk = records[first : first + size]
-            batch = engine.process({partition: records_of(chunk, first)})
+            batch = engine.process({partition: records_of(chunk, first)}, given.refused)
             ledger.add(batch, engine)
             tables = tables_of(batch, engine.directory, engine.sheets, LOG_ID, {0: 1, 1: 1})
             for name, found in rows.items():

@@ -1,12 +1,13 @@
 """The log of one seed: a few charge points over two partitions that do what makes rows depend on what came before.
 
 Sessions over the end of a month (two table partitions), late and repeated readings, a register that jumps, a tariff
-that changes in mid-log, a decision, ticks and poison. And what one undisturbed engine makes of it.
+that changes in mid-log, a decision, ticks and poison; in every third a reading that the store refuses. And what one
+undisturbed engine makes of it.
 """
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -22,7 +23,7 @@ from pipeline.rate.tables import tables_of
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
 from pipeline.simulate.partitioning import partition_of
 from tests.pipeline.rate.memory import MemoryLedger
-from tests.simulation.store import Identity, Row, identity, rows_of
+from tests.simulation.store import REFUSED, Identity, Row, identity, rows_of
 
 LOG_ID: Final = 1
 PARTITIONS: Final = 2
@@ -47,11 +48,16 @@ Rows = dict[str, dict[Identity, Row]]  # table → identity → the row, its cla
 
 @dataclass(frozen=True)
 class Workload:
-    """The log, reference data by version, and the rows of an undisturbed run."""
+    """The log, reference data by version, and the rows of an undisturbed run.
+
+    The store refuses the reading of each record in `refused`; `tried` are the rows of a run that does not know it.
+    """
 
     log: Log
     changes: dict[int, list[Change]]
     rows: Rows
+    refused: dict[int, dict[int, str]]  # partition → offset → the store's words
+    tried: Rows
 
     def load(self, data: ReferenceData, version: int) -> ReferenceData:
         """Reference data at a version."""
@@ -65,8 +71,12 @@ def workload(seed: int) -> Workload:
     dice = random.Random(seed)
     log = _log(dice)
     changes = {1: [_location(), _tariff(1, dice.randrange(20, 40))], 2: [_tariff(2, dice.randrange(50, 90))]}
-    plain = Workload(log, changes, {})
-    return Workload(log, changes, undisturbed(plain))
+    refused = _refused(dice, log) if seed % 3 == 0 else {}
+    plain = Workload(log, changes, {}, {}, {})
+    rows = undisturbed(plain)
+    if not refused:
+        return replace(plain, rows=rows)
+    return Workload(log, changes, undisturbed(replace(plain, refused=refused)), refused, rows)
 
 
 def records_of(records: list[Record], first_offset: int) -> Records:
@@ -82,7 +92,7 @@ def undisturbed(given: Workload) -> Rows:
     """What one engine makes of the log in one go."""
     ledger = MemoryLedger()
     engine = Engine(PARTITIONS, ledger, given.load)
-    batch = engine.process({p: records_of(records, 0) for p, records in given.log.items()})
+    batch = engine.process({p: records_of(records, 0) for p, records in given.log.items()}, given.refused)
     tables = tables_of(batch, engine.directory, engine.sheets, LOG_ID, dict.fromkeys(given.log, 1))
     return {name: {identity(row): without_claim(row) for row in rows_of(tables[name])} for name in ROW_TABLES}
 
@@ -119,6 +129,15 @@ def _log(dice: random.Random) -> Log:
             told.append((at, Record(None if dice.random() < 0.5 else b"CPxx", dice.choice(_POISON), at)))
         log[partition] += [record for _, record in sorted(told, key=lambda one: one[0])]
     return log
+
+
+def _refused(dice: random.Random, log: Log) -> dict[int, dict[int, str]]:
+    """One reading in the later half of a partition: the table has taken others before it."""
+    names = dict(charge_points())
+    partition = dice.randrange(PARTITIONS)
+    records = log[partition]
+    later = [at for at in range(len(records) // 2, len(records)) if records[at].key in names]
+    return {partition: {dice.choice(later): REFUSED}}
 
 
 def _sessions(dice: random.Random, name: bytes) -> list[tuple[int, Record]]:

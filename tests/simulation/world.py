@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
-from pipeline.errors import BrokerError, FencedError, IntegrityError, StoreError
-from pipeline.ledger import Ledger
+from pipeline.errors import BrokerError, DroppedError, IntegrityError, StoreError
+from pipeline.ledger import READINGS, Ledger
 from pipeline.rate.doors import Clock, Reading, Sending, Thread
 from pipeline.rate.ledger_history import PastRows
 from pipeline.rate.worker import Worker
@@ -21,7 +21,7 @@ from tests.simulation.invariants import Invariants
 from tests.simulation.log import SESSION_TIMEOUT_S, SimulatedLog, SimulatedReader, SimulatedSender
 from tests.simulation.past import SimulatedPast
 from tests.simulation.schedule import Process, Schedule, SimulatedThread, StuckError
-from tests.simulation.store import Fate, Part, SimulatedLedger, SimulatedStore, all_well
+from tests.simulation.store import Fate, Part, Row, SimulatedLedger, SimulatedStore, all_well
 from tests.simulation.workload import LOG_ID, PARTITIONS, Workload, workload
 
 WORKLOADS: Final = 64  # logs that seeds share: making one costs as much as rating it
@@ -160,7 +160,7 @@ class World:
         self.dice = self.schedule.dice
         self.store = SimulatedStore(self.schedule.at)
         self.log = SimulatedLog(self.schedule, PARTITIONS)
-        self.invariants = Invariants(self.store, self.workload.rows, PARTITIONS)
+        self.invariants = Invariants(self.store, self.workload.rows, PARTITIONS, self.workload.tried)
         self.settings = self._settings()
         self.weather = self._weather()
         self._processes: list[Process] = []
@@ -190,6 +190,7 @@ class World:
         self.store.landed = self.invariants.landed
         self.store.fate = self._fate
         self.store.down = lambda: self.schedule.now < self._down_until
+        self.store.refuses = self._refuses
         self.log.committed = self.invariants.committed
         self.log.delivered = self.invariants.delivered
         self.log.fails = self._broker
@@ -228,6 +229,9 @@ class World:
                 return Fate([dice.choice((0.0, None, 3.0)) for _ in parts], answered=False)
         return Fate([dice.choice((0.0, None)) for _ in parts])
 
+    def _refuses(self, table: str, row: Row) -> bool:
+        return table == READINGS and row["offset"] in self.workload.refused.get(row["partition"], {})
+
     def _broker(self, what: str) -> str:
         if self.dice.random() >= self.weather.broker:
             return ""
@@ -254,7 +258,7 @@ class World:
             self._workers[process.name] = worker
             try:
                 worker.run()
-            except FencedError as error:
+            except DroppedError as error:
                 self.told.exits.append(str(error))
                 continue
             except (IntegrityError, StoreError, BrokerError) as error:
