@@ -39,7 +39,7 @@ def test_the_months_that_split_an_insert_are_those_of_the_tables() -> None:
 def test_an_insert_over_more_months_than_fit_goes_in_whole(kind: str, request: pytest.FixtureRequest) -> None:
     real = kind == "clickhouse"  # with its own patience: so many parts take a moment
     ledger = StoreLedger(request.getfixturevalue("direct"), LOG) if real else SimulatedBench().ledger
-    rows = pa.concat_tables([usage([n], at=JUNE - (n * 77 % 105) * MONTH_MS) for n in range(105)])
+    rows = pa.concat_tables([usage([n], at=JUNE - (n * 76 % 105) * MONTH_MS) for n in range(105)])
     with pytest.raises(StoreRefusedError, match="Too many partitions"):
         ledger.insert(RATED_USAGE, rows)
     assert insert(ledger, RATED_USAGE, rows) == []
