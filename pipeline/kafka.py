@@ -38,7 +38,7 @@ LOG: Final = Log("kafka")
 _C = TypeVar("_C", Producer, Consumer, AdminClient)
 Headers = list[tuple[str, str | bytes | None]]
 
-_MESSAGE_BYTES_MAX: Final = 64 << 20  # an Arrow batch of the largest batch_records stays below
+_MESSAGE_BYTES_MAX: Final = 64 << 20  # of rated usage too: see rated_messages in rate/outputs
 
 
 def _client(kind: type[_C], config: dict[str, Any]) -> _C:

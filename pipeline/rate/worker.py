@@ -33,6 +33,7 @@ LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
+_BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
 Result = TypeVar("Result")
 
@@ -119,8 +120,9 @@ class Worker:
     def _gather(self) -> dict[int, Records]:
         """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
         gathered: list[Message] = []
+        room = _BATCH_BYTES
         until_s = self._clock.monotonic() + self._settings.batch_wait_s
-        while len(gathered) < self._settings.batch_records and not self._stopping:
+        while len(gathered) < self._settings.batch_records and room > 0 and not self._stopping:
             left_s = until_s - self._clock.monotonic()
             if left_s < 0.001:  # the client counts in whole ms
                 break
@@ -129,6 +131,7 @@ class Worker:
             found = self._reader.consume(min(_AT_ONCE, missing), left_s)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
+            room -= sum(map(len, found))
         return self._unrated(by_partition(gathered))
 
     def _unrated(self, found: dict[int, Records]) -> dict[int, Records]:

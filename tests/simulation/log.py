@@ -25,6 +25,10 @@ class SimulatedMessage:
     def __init__(self, partition: int, offset: int, record: Record) -> None:
         self._partition, self._offset, self._record = partition, offset, record
 
+    def __len__(self) -> int:
+        """Of its value."""
+        return len(self._record.value)
+
     def partition(self) -> int:
         """Its partition."""
         return self._partition
