@@ -34,6 +34,7 @@ _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
+_AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
 Result = TypeVar("Result")
 
@@ -120,7 +121,7 @@ class Worker:
     def _gather(self) -> dict[int, Records]:
         """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
         gathered: list[Message] = []
-        room = _BATCH_BYTES
+        room, at_once = _BATCH_BYTES, _AT_FIRST
         until_s = self._clock.monotonic() + self._settings.batch_wait_s
         while len(gathered) < self._settings.batch_records and room > 0 and not self._stopping:
             left_s = until_s - self._clock.monotonic()
@@ -128,10 +129,12 @@ class Worker:
                 break
             self._moved.clear()
             missing = self._settings.batch_records - len(gathered)
-            found = self._reader.consume(min(_AT_ONCE, missing), left_s)
+            found = self._reader.consume(min(at_once, missing), left_s)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
-            room -= sum(map(len, found))
+            taken = sum(map(len, found))
+            room -= taken
+            at_once = min(_AT_ONCE, max(1, room * len(found) // taken)) if taken else at_once
         return self._unrated(by_partition(gathered))
 
     def _unrated(self, found: dict[int, Records]) -> dict[int, Records]:
