@@ -1,8 +1,12 @@
-"""How kernels are compiled: two decorators that keep a function's type, and a cache that can't go stale.
+"""How kernels are compiled: decorators that keep a function's type, and a cache that can't go stale.
 
 `_nrt=False` leaves out numba's reference counting: with it, every array of a NamedTuple is counted up and
 down atomically and an interval costs 1 µs instead of 50 ns. In return a kernel can't allocate: it writes
 into arrays that it is given.
+
+A constant argument is compiled as any other number of its type. Numba would compile a function, and all that it calls,
+anew for each constant that it is called with: nothing is gained (the optimizer sees the constant where it inlines) and
+half of the compile time was that.
 
 Compiled code is cached on disk beside its module. Numba alone asks only whether the function's own file has
 changed, so after an upgrade a caller could go on billing with the old code of a function, or the old value of a
@@ -15,13 +19,16 @@ from types import CodeType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import caching
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _njit: Callable[..., Any] = numba.njit
+_unliteral: Callable[[Any], Any] = numba.types.unliteral
 _FunctionCache: Any = caching.FunctionCache
 _OPTIONS = {"nogil": True, "_nrt": False}
+_UNWRAPPED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Function) -> Function:
@@ -30,13 +37,21 @@ def kernel(function: Function) -> Function:
 
 
 def part(function: Function) -> Function:
-    """Compile a function that only other compiled code calls: no wrapper for Python, which takes long to compile."""
-    return _cached(function, _njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+    """Compile a function that only compiled code calls: no wrapper for Python, which takes long to compile.
+
+    Called from Python it would end the process: numba does not look whether there is a wrapper.
+    """
+    return _cached(function, _njit(**_OPTIONS, **_UNWRAPPED)(function))
 
 
 def inlined(function: Function) -> Function:
-    """Compile a function that always becomes part of its caller."""
-    return _cached(function, _njit(**_OPTIONS, forceinline=True)(function))
+    """Compile a function that always becomes part of its compiled caller; not for Python either (see `part`)."""
+    return _cached(function, _njit(**_OPTIONS, **_UNWRAPPED, forceinline=True)(function))
+
+
+def allocating(function: Function) -> Function:
+    """Compile a function of its own that makes the arrays it returns: not for hot paths."""
+    return _cached(function, _njit(nogil=True)(function))
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
@@ -53,6 +68,8 @@ def fingerprint(function: Callable[..., Any]) -> str:
         for name, value in _referred(code, one.__globals__):
             if hasattr(value, "py_func"):
                 todo.append(value.py_func)
+            elif isinstance(value, np.ndarray | np.generic):
+                digest.update(f"{name}={value.dtype}{value.shape};".encode() + value.tobytes())
             elif _plain(value):
                 digest.update(f"{name}={value!r};".encode())
     return digest.hexdigest()
@@ -68,7 +85,18 @@ class _Cache(_FunctionCache):
 def _cached(function: Function, compiled: Any) -> Function:
     if compiled is not function:  # NUMBA_DISABLE_JIT leaves the function as it is
         compiled._cache = _Cache(function)  # noqa: SLF001 - numba has no public way to say what a cache depends on
+        _without_literals(compiled)
     return cast(Function, compiled)
+
+
+def _without_literals(compiled: Any) -> None:
+    """Calls with constants share what is compiled for their type."""
+    template = compiled.get_call_template
+
+    def shared(args: Any, kws: dict[str, Any]) -> Any:
+        return template([_unliteral(one) for one in args], {name: _unliteral(one) for name, one in kws.items()})
+
+    compiled.get_call_template = shared
 
 
 def _referred(code: CodeType, known: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -81,5 +109,5 @@ def _referred(code: CodeType, known: dict[str, Any]) -> Iterator[tuple[str, Any]
 
 
 def _plain(value: Any) -> bool:
-    """Whether the value is a number or text that is compiled in."""
+    """Whether the value is a number or text that is compiled in, or a type of numbers."""
     return isinstance(value, int | float | str) or hasattr(value, "dtype")

@@ -21,7 +21,7 @@ _HALF: Final = uint64(32)
 _SIGN: Final = uint64(63)
 
 
-@inlined
+@kernel
 def multiply(a: uint64, b: uint64) -> tuple[uint64, uint64]:
     """The 128-bit product (low, high) of two words."""
     a0, a1 = a & _MASK, a >> _HALF
@@ -46,7 +46,7 @@ def negate(low: uint64, high: uint64) -> tuple[uint64, uint64]:
     return add(~low, ~high, ONE, ZERO)
 
 
-@inlined
+@kernel
 def signed_product(a: int, b: int) -> tuple[uint64, uint64]:
     """a × b in two's complement over 128 bits, for int64 `a` (not -2^63) and int64 `b` >= 0."""
     if a < 0:

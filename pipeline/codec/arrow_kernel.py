@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +13,7 @@ from pipeline.codec.numbers import MAX_CURRENT_MA, MAX_ENERGY_MWH, MAX_POWER_MW
 from pipeline.codec.records import TRANSACTION_ID_BYTES
 from pipeline.metering import columns
 from pipeline.metering.columns import ABSENT_I64
+from rating.jit import allocating, kernel, part
 
 GOOD = 0
 NO_TIME = 1
@@ -66,7 +66,7 @@ class Rows(NamedTuple):
     seq_no: _I32
 
 
-@numba.njit(nogil=True, cache=True)
+@allocating
 def first_bad_row(rows: Rows) -> tuple[int, int]:
     """The first row that can't be used, and why; (-1, GOOD) when all can."""
     # Arrays are taken out of the tuple once: Numba counts a reference each time.
@@ -93,7 +93,7 @@ def first_bad_row(rows: Rows) -> tuple[int, int]:
     return -1, GOOD
 
 
-@numba.njit(nogil=True, cache=True)
+@allocating
 def _bad_values(bounds: _I32, data: Bytes, least: int, most: int) -> npt.NDArray[np.bool_]:
     """Which values are too short, too long or hold control characters; the last entry, for index -1, is True."""
     bad = np.ones(len(bounds), np.bool_)
@@ -105,7 +105,7 @@ def _bad_values(bounds: _I32, data: Bytes, least: int, most: int) -> npt.NDArray
     return bad
 
 
-@numba.njit(nogil=True, cache=True)
+@allocating
 def _used(indices: _I32, count: int) -> npt.NDArray[np.bool_]:
     """Which values any row refers to; index -1 marks the last entry."""
     used = np.zeros(count, np.bool_)
@@ -114,7 +114,7 @@ def _used(indices: _I32, count: int) -> npt.NDArray[np.bool_]:
     return used
 
 
-@numba.njit(nogil=True, cache=True)
+@allocating
 def known_names(texts: Texts, names: Names) -> _I32:
     """The joint index of each value in use, -1 for empty ones; one more at the end, for the rows that have none."""
     bounds, data = texts.bounds, texts.data
@@ -127,7 +127,7 @@ def known_names(texts: Texts, names: Names) -> _I32:
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@allocating
 def id_words(ids: Texts, unusable: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
     """Each value in use as the 36 bytes that a sample has, with its hash; zeros where it is one of `unusable`."""
     bounds, data = ids.bounds, ids.data
@@ -150,7 +150,7 @@ def id_words(ids: Texts, unusable: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[
     return table, hashes
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def fill_rows(
     samples: npt.NDArray[np.void],
     ids: npt.NDArray[np.uint32],
@@ -193,7 +193,7 @@ def fill_rows(
         sample.phases_said = -1
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_measured(sample: Any, energy: int, power: int, current: int, event: int) -> int:
     flags = 0
     if energy == ABSENT_I64 or energy < 0 or is_all_ones(energy):
@@ -214,7 +214,7 @@ def _put_measured(sample: Any, energy: int, power: int, current: int, event: int
     return flags
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _time_of(at: int, received: int, time_flags: int) -> tuple[int, int, int]:
     """Event time, arrival time, flags: each stands in for the other where that is unusable."""
     if not EARLIEST_MS <= at < LATEST_MS:

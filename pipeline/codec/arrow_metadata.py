@@ -6,11 +6,11 @@ there are looked at (Arrow columnar format: Message.header, RecordBatch.compress
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from pipeline.codec.bytescan import Bytes
 from pipeline.codec.records import UndecodableError
+from rating.jit import kernel, part
 
 _CONTINUATION = 0xFFFFFFFF
 _HEADER_TYPE, _HEADER, _BODY_LENGTH = 1, 2, 3  # fields of Message
@@ -29,7 +29,7 @@ def check_uncompressed(stream: bytes) -> None:
         raise UndecodableError("bad_arrow", "its buffers are compressed: let Kafka compress the message instead")
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _number(stream: Bytes, at: int, size: int) -> int:
     """The little-endian unsigned number of `size` bytes at `at`; _BROKEN where that is outside."""
     if at < 0 or at + size > len(stream):
@@ -41,7 +41,7 @@ def _number(stream: Bytes, at: int, size: int) -> int:
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _field(stream: Bytes, table: int, field: int) -> int:
     """Where a flatbuffer table's field stands; _ABSENT when it has none, _BROKEN when it points outside."""
     back = _number(stream, table, 4)
@@ -55,7 +55,7 @@ def _field(stream: Bytes, table: int, field: int) -> int:
     return table + offset if offset > 0 else offset
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _batch_compressed(stream: Bytes, message: int) -> int:
     kind_at, header = _field(stream, message, _HEADER_TYPE), _field(stream, message, _HEADER)
     if kind_at <= 0 or header <= 0:
@@ -71,7 +71,7 @@ def _batch_compressed(stream: Bytes, message: int) -> int:
     return _field(stream, batch, _COMPRESSION)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _compressed(stream: Bytes) -> int:
     """More than 0 when a message of the stream is compressed, 0 when none is, _BROKEN when the framing is."""
     at = 0

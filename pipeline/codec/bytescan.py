@@ -7,7 +7,6 @@ Positions are addresses: an integer argument costs a call far less than an array
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -15,6 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from pipeline.codec.instants import EARLIEST_MS, LATEST_MS
+from rating.jit import part
 
 PADDING = 64  # bytes of zeros after the last record
 FAILED = -1
@@ -64,7 +64,7 @@ load1: Any = _loader(8, types.int64)  # the byte at an address
 _trailing_zeros: Any = intrinsic(_trailing_zeros_code)
 
 
-@numba.njit(nogil=True, cache=True, inline="never")
+@part
 def string_end(at: int) -> int:
     """Where the closing quote of the string that starts at `at` stands."""
     while True:
@@ -79,7 +79,7 @@ def string_end(at: int) -> int:
         at += 8
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def masked8(at: int, length: int) -> Any:
     """The first `length` bytes from `at`, at most 8, as a little-endian word; 0 for none."""
     if length <= 0:
@@ -90,7 +90,7 @@ def masked8(at: int, length: int) -> Any:
     return word
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def same_bytes(one: int, other: int, length: int) -> bool:
     """Whether the same bytes stand at both addresses."""
     for position in range(0, length, 8):
@@ -99,7 +99,7 @@ def same_bytes(one: int, other: int, length: int) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def holds_byte(at: int, length: int, byte: int) -> bool:
     """Whether any of the bytes at `at` is `byte`."""
     pattern = np.uint64(byte) * _ONES
@@ -110,7 +110,7 @@ def holds_byte(at: int, length: int, byte: int) -> bool:
     return False
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def blanks_end(at: int) -> int:
     """The first position from `at` on that is not JSON white space."""
     while True:
@@ -120,14 +120,14 @@ def blanks_end(at: int) -> int:
         at += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def after_colon(at: int) -> int:
     """The start of a member's value, from just behind its name."""
     at = blanks_end(at)
     return blanks_end(at + 1) if load1(at) == COLON else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def number_at(at: int, quoted: bool) -> tuple[int, int, int, bool]:
     """End, digits as an integer, decimals and whether a comma stood for the point, of the number at `at`.
 
@@ -159,7 +159,7 @@ def number_at(at: int, quoted: bool) -> tuple[int, int, int, bool]:
     return at, -number if negative else number, max(decimals, 0), comma
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _two_digits(at: int) -> int:
     """The number that two digits make; 1000 when they are none."""
     tens: int = load1(at) - _ZERO_DIGIT
@@ -167,7 +167,7 @@ def _two_digits(at: int) -> int:
     return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else 1000
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _date_ms(at: int) -> int:
     century, year = _two_digits(at), _two_digits(at + 2)
     month, day = _two_digits(at + 5), _two_digits(at + 8)
@@ -185,7 +185,7 @@ def _date_ms(at: int) -> int:
     return days * 86_400_000
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _clock_ms(at: int) -> int:
     hour, minute, second = _two_digits(at), _two_digits(at + 3), _two_digits(at + 6)
     colons = load1(at + 2) == COLON and load1(at + 5) == COLON
@@ -194,7 +194,7 @@ def _clock_ms(at: int) -> int:
     return hour * 3_600_000 + minute * 60_000 + second * 1000
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _zone_ms(at: int, end: int) -> int:
     """Zone offset; LATEST_MS where there is none that is plain."""
     sign = load1(at)
@@ -209,7 +209,7 @@ def _zone_ms(at: int, end: int) -> int:
     return offset if sign == _PLUS else -offset
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def instant_at(at: int, end: int) -> tuple[int, bool]:
     """UTC ms of the RFC 3339 text in [at, end) and whether it has a zone (if not, it is read as UTC).
 

@@ -2,16 +2,17 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from rating.jit import kernel, part
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 _ZERO = np.uint64(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def hash_row(table: npt.NDArray[np.uint32], row: int) -> Any:
     """A fixed 64-bit hash of a row of words; 0 where all of them are 0 and nowhere else."""
     mixed = _ZERO
@@ -24,14 +25,14 @@ def hash_row(table: npt.NDArray[np.uint32], row: int) -> Any:
     return _ZERO if said == _ZERO else max(mixed, np.uint64(1))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def hash_rows(table: npt.NDArray[np.uint32], hashes: npt.NDArray[np.uint64]) -> None:
     """`hash_row` of each row."""
     for row in range(len(table)):
         hashes[row] = hash_row(table, row)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def is_all_ones(energy_mwh: int) -> bool:
     """The int64 half of `numbers.is_sentinel`: 32 or 31 ones in any scale from mWh to kWh, or 63 ones."""
     if energy_mwh < 0x7FFFFFFF:

@@ -6,11 +6,11 @@ The bytes of every new name are copied behind one another into an arena, so the 
 import itertools
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.codec.bytescan import PADDING, Bytes, load1, masked8, same_bytes
+from rating.jit import allocating, part
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -58,7 +58,7 @@ def indices_of(names: Names, added: list[str]) -> npt.NDArray[np.int32]:
     return _indices_of(names, np.frombuffer(b"".join([*encoded, bytes(PADDING)]), np.uint8), bounds)
 
 
-@numba.njit(nogil=True, cache=True)
+@allocating
 def _indices_of(names: Names, data: Bytes, bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     found = np.full(len(bounds), -1, np.int32)
     for number in range(len(bounds) - 1):
@@ -67,7 +67,7 @@ def _indices_of(names: Names, data: Bytes, bounds: npt.NDArray[np.int64]) -> npt
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def index_of(names: Names, at: int, length: int) -> int:
     """The index of the name of `length` bytes at the address `at`, which becomes known by this."""
     table, ends, arena, used = names

@@ -2,16 +2,17 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.codec import slots
 from pipeline.codec.assemble import hash_ids
 from pipeline.codec.bytescan import PADDING
 from pipeline.codec.names import Names, indices_of, room_for, texts
 from pipeline.codec.records import TRANSACTION_ID_BYTES, TRANSACTION_ID_DTYPE, Decoded, Records
 from pipeline.codec.scan_rows import scan_batch
 from pipeline.metering.columns import ABSENT_I64, SAMPLE_DTYPE
+from rating.jit import kernel, part
 
 CHUNK = 2048  # records whose bytes are joined at a time: they fit the cache, and their memory is used again
 
@@ -40,6 +41,7 @@ def scan(records: Records) -> Scanned:
     values, keys = _Joined(records.values), _Joined([key or b"" for key in records.keys])
     names = room_for(count, int(keys.bounds[-1])), room_for(count, int(values.bounds[-1]))
     times_ms = np.full(count, ABSENT_I64) if records.times_ms is None else records.times_ms
+    room = np.empty(slots.COUNT, np.int64)
     rows = lefts = 0
     for first in range(0, count, CHUNK):
         last = min(first + CHUNK, count)
@@ -47,7 +49,7 @@ def scan(records: Records) -> Scanned:
             (first, last, rows, lefts),
             values.part(first, last),
             keys.part(first, last),
-            (records.offsets, times_ms),
+            (records.offsets, times_ms, room),
             (samples, ids, owners, left),
             names,
         )
@@ -104,7 +106,7 @@ def _with_room(
     )
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _put_in(rows: _Rows, count: int, others: _Rows, places: npt.NDArray[np.int64]) -> None:
     """Merges `others` into the first `count` of `rows`, both ascending by record, from the last row backwards."""
     samples, ids, owners = rows
@@ -125,7 +127,7 @@ def _put_in(rows: _Rows, count: int, others: _Rows, places: npt.NDArray[np.int64
         at -= 1
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _copy_row(
     samples: npt.NDArray[np.uint64],
     ids: npt.NDArray[np.uint8],

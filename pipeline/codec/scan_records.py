@@ -4,7 +4,6 @@ Fills the slots of one record; what they mean is settled in `scan_rows`. Any mem
 twice or is null gives FAILED, and the record goes to the twin.
 """
 
-import numba
 import numpy as np
 
 from pipeline.codec import slots
@@ -31,6 +30,7 @@ from pipeline.codec.scan_values import (
 )
 from pipeline.codec.slots import Facts, fact, put
 from pipeline.codec.wordtable import ABSENT, STATE_OF, UNKNOWN, number_of
+from rating.jit import part
 
 MAX_NAME = 255
 MAX_SMALL = 65535
@@ -61,7 +61,7 @@ for _name in _UNINTERESTING.split():
     _SKIPPED[number_of(_name)] = True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def text_member(at: int, facts: Facts, slot: int) -> int:
     """A string into the pair of slots at `slot`; the position behind it."""
     if load1(at) != QUOTE:
@@ -72,7 +72,7 @@ def text_member(at: int, facts: Facts, slot: int) -> int:
     return end + 1 if end != FAILED else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def id_member(at: int, facts: Facts, slot: int) -> int:
     """A transaction id, a string or a plain integer, into the pair of slots at `slot`; the position behind it."""
     if load1(at) == QUOTE:
@@ -83,7 +83,7 @@ def id_member(at: int, facts: Facts, slot: int) -> int:
     return end if decimals == 0 else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def small_member(at: int, facts: Facts, slot: int, limit: int) -> int:
     """An integer from 0 to `limit` into `slot`; the position behind it."""
     end, number, decimals, _ = number_at(at, False)
@@ -91,7 +91,7 @@ def small_member(at: int, facts: Facts, slot: int, limit: int) -> int:
     return end if decimals == 0 and 0 <= number <= limit else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def amount_member(at: int, facts: Facts, slot: int, quantity: int) -> int:
     """A number in Wh, W or A into `slot` as mWh, mW or mA; the position behind it."""
     at = number_member(at, facts)
@@ -102,7 +102,7 @@ def amount_member(at: int, facts: Facts, slot: int, quantity: int) -> int:
     return at if take_amount(facts, slot, quantity, 3, slots.EVENT_FLAGS) else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def state_member(at: int, facts: Facts) -> int:
     """A status word into STATE; the position behind it."""
     at = word_member(at, facts, slots.STATE)
@@ -111,7 +111,7 @@ def state_member(at: int, facts: Facts) -> int:
     return at if state != ABSENT else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def skipped_member(at: int) -> int:
     """A string or a plain integer of no interest; the position behind it."""
     if load1(at) == QUOTE:
@@ -120,7 +120,7 @@ def skipped_member(at: int) -> int:
     return number_at(at, False)[0]
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _flag_member(at: int, facts: Facts, slot: int) -> int:
     if load1(at) == 0x74:  # t
         put(facts, slot, 1)
@@ -131,7 +131,7 @@ def _flag_member(at: int, facts: Facts, slot: int) -> int:
     return at + 5 if fal and load1(at + 3) == 0x73 and load1(at + 4) == 0x65 else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _inner_object(at: int, facts: Facts, owner: int) -> int:
     """The objects transactionInfo, evse and idToken; each member of theirs has one owner and is marked in VALUE."""
     if load1(at) != OPEN:
@@ -164,7 +164,7 @@ def _inner_object(at: int, facts: Facts, owner: int) -> int:
     return FAILED if lacking else at
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _payload_member(name: int, at: int, facts: Facts) -> int:
     if name == _METER_VALUE:
         return meter_values(at, facts, fact(facts, slots.VERSION) == 1)
@@ -193,7 +193,7 @@ def _payload_member(name: int, at: int, facts: Facts) -> int:
     return skipped_member(at) if name != UNKNOWN and _SKIPPED[name] else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _payload(at: int, facts: Facts) -> int:
     if load1(at) != OPEN or fact(facts, slots.ACTION) == ABSENT or fact(facts, slots.VERSION) == 0:
         return FAILED  # the payload came before what tells how to read it
@@ -210,7 +210,7 @@ def _payload(at: int, facts: Facts) -> int:
     return at
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _version_member(at: int, facts: Facts) -> int:
     at = word_member(at, facts, slots.VERSION)
     number = fact(facts, slots.VERSION)
@@ -220,7 +220,7 @@ def _version_member(at: int, facts: Facts) -> int:
     return at
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _top_member(name: int, at: int, facts: Facts) -> int:
     if name == _POINT:
         return text_member(at, facts, slots.POINT)
@@ -253,7 +253,7 @@ def _top_member(name: int, at: int, facts: Facts) -> int:
     return FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def scan_record(start: int, end: int, facts: Facts) -> bool:
     """Reads the record in [start, end) into its slots; False where the twin has to."""
     if load1(start) != OPEN:

@@ -6,7 +6,6 @@ left to the twin.
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +20,7 @@ from pipeline.codec.slots import Facts, fact, put
 from pipeline.codec.wordtable import ABSENT, number_of
 from pipeline.metering import columns
 from pipeline.metering.columns import ABSENT_I64
+from rating.jit import kernel, part
 
 Sample = Any  # a row of SAMPLE_DTYPE, as Numba sees it
 _I64 = npt.NDArray[np.int64]
@@ -62,13 +62,13 @@ _LARGEST_I64 = [int.from_bytes(b"9223372036854775807"[at : at + 8].ljust(8, b"\0
 _LARGEST_FIRST, _LARGEST_SECOND, _LARGEST_THIRD = (np.uint64(word) for word in _LARGEST_I64)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _members_are(facts: Facts, slot: int, required: int, allowed: int) -> bool:
     seen = int(fact(facts, slot))
     return seen & required == required and seen & ~allowed == 0
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _usable_id(at: int, length: int) -> bool:
     """Whether there is an id, and it is none of those that chargers send when they have none."""
     if length < 1:
@@ -83,7 +83,7 @@ def _usable_id(at: int, length: int) -> bool:
     return not (same and masked8(at + 16, 3) == _LARGEST_THIRD)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _total(facts: Facts, quantity: int) -> tuple[int, int]:
     """As `lines._total`: the total, else the sum of the phases, else absent; and its flag."""
     slot = slots.AMOUNTS + 4 * quantity
@@ -100,7 +100,7 @@ def _total(facts: Facts, quantity: int) -> tuple[int, int]:
     return amount, columns.FLAG_PHASE_SUM if phases > 1 else columns.FLAG_TOTAL_ON_PHASE
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_entry(facts: Facts, sample: Sample) -> None:
     """The amounts of the one meterValue entry into the sample (as `lines.read_line`)."""
     flags = fact(facts, slots.VALUE_FLAGS)
@@ -124,7 +124,7 @@ def _put_entry(facts: Facts, sample: Sample) -> None:
         sample.phases_live = live
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _start(facts: Facts, sample: Sample, kind: int, context: int) -> None:
     """What every line has: kind, context, time, state and nothing measured."""
     sample.kind = kind
@@ -140,7 +140,7 @@ def _start(facts: Facts, sample: Sample, kind: int, context: int) -> None:
     sample.phases_said = -1
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_flat(facts: Facts, sample: Sample) -> bool:
     if not _members_are(facts, slots.TOP, _FLAT, _FLAT_ALLOWED):
         return False
@@ -159,7 +159,7 @@ def _put_flat(facts: Facts, sample: Sample) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_register(facts: Facts, sample: Sample) -> None:
     """The register of the flat form, meterStart or meterStop."""
     sample.register_mwh = fact(facts, slots.REGISTER)
@@ -167,14 +167,14 @@ def _put_register(facts: Facts, sample: Sample) -> None:
         sample.flags |= np.uint32(columns.FLAG_NO_ENERGY)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_status(facts: Facts, sample: Sample) -> bool:
     reserved = fact(facts, slots.STATE) == columns.STATE_RESERVED
     _start(facts, sample, columns.KIND_RESERVE if reserved else columns.KIND_STATUS, columns.CONTEXT_OTHER)
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_values(facts: Facts, sample: Sample) -> bool:
     put(facts, slots.TIME_MS, fact(facts, slots.ENTRY_MS))
     put(facts, slots.EVENT_FLAGS, fact(facts, slots.ENTRY_FLAGS))
@@ -184,7 +184,7 @@ def _put_values(facts: Facts, sample: Sample) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_16(facts: Facts, sample: Sample) -> bool:
     action = fact(facts, slots.ACTION)
     if action == _METER_VALUES:
@@ -202,7 +202,7 @@ def _put_16(facts: Facts, sample: Sample) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_event(facts: Facts, sample: Sample) -> bool:
     """TransactionEvent where all of it is one line (as `messages.read_event2`)."""
     event = fact(facts, slots.EVENT)
@@ -232,7 +232,7 @@ def _put_event(facts: Facts, sample: Sample) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_2(facts: Facts, sample: Sample) -> bool:
     action = fact(facts, slots.ACTION)
     if action == _TRANSACTION_EVENT:
@@ -244,7 +244,7 @@ def _put_2(facts: Facts, sample: Sample) -> bool:
     return False
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_message(facts: Facts, sample: Sample) -> bool:
     if fact(facts, slots.VERSION) == 0:
         return _put_flat(facts, sample)
@@ -253,7 +253,7 @@ def _put_message(facts: Facts, sample: Sample) -> bool:
     return _put_16(facts, sample) if fact(facts, slots.VERSION) == 1 else _put_2(facts, sample)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _stand_in(facts: Facts, slot: int, flag_slot: int, received: int) -> bool:
     """Gives the arrival's time to an instant that is unusable; False where the arrival is not known either."""
     if fact(facts, slot) != UNUSABLE:
@@ -263,7 +263,7 @@ def _stand_in(facts: Facts, slot: int, flag_slot: int, received: int) -> bool:
     return received >= 0
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _id_slot(facts: Facts) -> int:
     """The slots of the transaction id to take: the payload's, else the envelope's; 0 where neither is usable."""
     if _usable_id(fact(facts, slots.INNER_ID), fact(facts, slots.INNER_ID + 1)):
@@ -273,7 +273,7 @@ def _id_slot(facts: Facts) -> int:
     return 0
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _put_id(facts: Facts, sample: Sample, id_bytes: Bytes) -> bool:
     slot = _id_slot(facts)
     at, length = fact(facts, slot), fact(facts, slot + 1)
@@ -288,7 +288,7 @@ def _put_id(facts: Facts, sample: Sample, id_bytes: Bytes) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def put_row(facts: Facts, record_ms: int, sample: Sample, id_bytes: Bytes) -> bool:
     """Everything in a sample but its names and offset, and the transaction id's bytes; False where the twin has to."""
     received = fact(facts, slots.RECEIVED_MS)
@@ -306,7 +306,7 @@ def put_row(facts: Facts, record_ms: int, sample: Sample, id_bytes: Bytes) -> bo
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def sent_by(facts: Facts, key: int, key_length: int) -> bool:
     """Whether the key is the charge point's name, and both names are of a size and look that the twin takes."""
     at, length = fact(facts, slots.POINT), fact(facts, slots.POINT + 1)
@@ -315,27 +315,27 @@ def sent_by(facts: Facts, key: int, key_length: int) -> bool:
     return same_bytes(at, key, length) and not holds_byte(at, length, 0x7F)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def scan_batch(
     span: tuple[int, int, int, int],
     values: tuple[Bytes, _I64],
     keys: tuple[Bytes, _I64],
-    given: tuple[_I64, _I64],
+    given: tuple[_I64, _I64, _I64],
     found: tuple[npt.NDArray[np.void], Bytes, _I32, _I32],
     names: tuple[Names, Names],
 ) -> tuple[int, int]:
     """Rows of the plain ones among records [first, last); how many rows and left-over records there are then.
 
     `span` is (first, last, rows, left-over records so far); `values` and `keys` hold the bytes of the span and their
-    bounds; `given` the offsets and record times, `found` samples, ids, each row's record and the left-over records.
+    bounds; `given` the offsets, record times and room for the facts of one record; `found` samples, ids, each row's
+    record and the left-over records.
     """
     first, last, rows, lefts = span
     value_bounds, key_bounds = values[1], keys[1]
     base, key_base = values[0].ctypes.data, keys[0].ctypes.data
-    offsets, times_ms = given
+    offsets, times_ms, room = given
     samples, ids, owners, left = found
     points, tokens = names
-    room = np.empty(slots.COUNT, np.int64)
     facts = room.ctypes.data
     for record in range(first, last):
         at = record - first

@@ -3,7 +3,6 @@
 What `lines` and `meter_values` do for any input is done here for that form; anything else gives FAILED.
 """
 
-import numba
 import numpy as np
 
 from pipeline.codec import slots
@@ -39,6 +38,7 @@ from pipeline.codec.wordtable import (
 )
 from pipeline.metering import columns
 from pipeline.metering.columns import ABSENT_I64
+from rating.jit import part
 
 _VALUE, _CONTEXT, _FORMAT = number_of("value"), number_of("context"), number_of("format")
 _MEASURAND, _PHASE, _LOCATION = number_of("measurand"), number_of("phase"), number_of("location")
@@ -49,7 +49,7 @@ _LIMITS = np.array([MAX_ENERGY_MWH, MAX_ENERGY_MWH, MAX_POWER_MW, MAX_CURRENT_MA
 _POWERS_OF_TEN = np.array([10**power for power in range(19)], np.int64)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def scaled_amount(quantity: int, number: int, shift: int) -> int:
     """Floor of number * 10^shift; ABSENT_I64 beyond the quantity's limit."""
     if shift < 0:
@@ -61,7 +61,7 @@ def scaled_amount(quantity: int, number: int, shift: int) -> int:
     return amount if abs(amount) <= _LIMITS[quantity] else ABSENT_I64
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def take_amount(facts: Facts, slot: int, quantity: int, places: int, flag_slot: int) -> bool:
     """Puts the number at hand into `slot` and what is to be said of it into `flag_slot`.
 
@@ -83,7 +83,7 @@ def take_amount(facts: Facts, slot: int, quantity: int, places: int, flag_slot: 
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def number_member(at: int, facts: Facts) -> int:
     """A number, bare or as a string, into NUMBER, DECIMALS and QUOTED; the position behind it."""
     quoted: bool = load1(at) == QUOTE
@@ -97,7 +97,7 @@ def number_member(at: int, facts: Facts) -> int:
     return end + quoted
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def word_member(at: int, facts: Facts, slot: int) -> int:
     """A string that is not empty, as a word number, into `slot`; the position behind it."""
     if load1(at) != QUOTE:
@@ -109,7 +109,7 @@ def word_member(at: int, facts: Facts, slot: int) -> int:
     return end + 1
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def member_name(at: int) -> tuple[int, int]:
     """The word number of the member's name at `at`, and where its value starts (FAILED where it has none)."""
     if load1(at) != QUOTE:
@@ -120,7 +120,7 @@ def member_name(at: int) -> tuple[int, int]:
     return word_at(at + 1, end - at - 1), after_colon(end + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def next_member(at: int, closing: int) -> tuple[bool, int]:
     """Behind a value: whether another one follows, and where; (False, behind the bracket) at the end of the object."""
     at = blanks_end(at)
@@ -130,7 +130,7 @@ def next_member(at: int, closing: int) -> tuple[bool, int]:
     return False, at + 1 if byte == closing else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def seen_twice(facts: Facts, slot: int, name: int) -> bool:
     """Marks a member as seen; True when it was seen before in the same object."""
     bit = np.int64(1) << np.int64(name & 63)
@@ -139,7 +139,7 @@ def seen_twice(facts: Facts, slot: int, name: int) -> bool:
     return twice
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _unit_of_measure(at: int, facts: Facts) -> int:
     if load1(at) != OPEN:
         return FAILED
@@ -163,7 +163,7 @@ def _unit_of_measure(at: int, facts: Facts) -> int:
     return at
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _value_member(name: int, at: int, facts: Facts) -> int:
     if seen_twice(facts, slots.VALUE, name):
         return FAILED
@@ -187,7 +187,7 @@ def _value_member(name: int, at: int, facts: Facts) -> int:
     return FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _sampled_value(at: int, facts: Facts, quoted: bool) -> int:
     if load1(at) != OPEN:
         return FAILED
@@ -209,7 +209,7 @@ def _sampled_value(at: int, facts: Facts, quoted: bool) -> int:
     return at if fact(facts, slots.NUMBER) != ABSENT_I64 and _take_value(facts, quoted) else FAILED
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _take_value(facts: Facts, quoted: bool) -> bool:
     """Puts the sampled value at hand among the entry's amounts; False where it takes the twin to do so."""
     quantity = QUANTITY_OF[fact(facts, slots.MEASURAND)]
@@ -237,7 +237,7 @@ def _take_value(facts: Facts, quoted: bool) -> bool:
     return good and (phase == 0 or fact(facts, slot) != ABSENT_I64)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _sampled_values(at: int, facts: Facts, quoted: bool) -> int:
     if load1(at) != OPEN_LIST:
         return FAILED
@@ -251,7 +251,7 @@ def _sampled_values(at: int, facts: Facts, quoted: bool) -> int:
     return at
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def meter_values(at: int, facts: Facts, quoted: bool) -> int:
     """A meterValue list of exactly one entry into ENTRY_MS and AMOUNTS; the position behind it."""
     if load1(at) != OPEN_LIST:
@@ -284,7 +284,7 @@ def meter_values(at: int, facts: Facts, quoted: bool) -> int:
     return FAILED if more else at
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def instant_member(at: int, facts: Facts, slot: int, flag_slot: int) -> int:
     """A timestamp string into `slot` (UNUSABLE where it is none) and its flag into `flag_slot`; the position behind."""
     if load1(at) != QUOTE:

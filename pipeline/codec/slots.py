@@ -5,7 +5,6 @@ The slots are passed as an address, for the sake of speed (see `bytescan`); `fac
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -13,6 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from pipeline.metering.columns import ABSENT_I64, STATE_UNKNOWN
+from rating.jit import part
 
 Facts = int  # the address of COUNT slots
 
@@ -83,7 +83,7 @@ def _blank() -> npt.NDArray[np.int64]:
 _BLANK = _blank()
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def forget(room: npt.NDArray[np.int64]) -> None:
     """Makes the slots ready for the next record."""
     for slot in range(COUNT):

@@ -5,13 +5,13 @@ The words' meanings come from `vocabulary`, so the scanners and their twin can't
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.codec import vocabulary as words
 from pipeline.codec.bytescan import MAX_WORD, masked8
 from pipeline.metering import columns
+from rating.jit import part
 
 UNKNOWN = -1
 ABSENT = -2
@@ -77,7 +77,7 @@ _MAGIC = np.uint64(_magic)
 _SEVEN = np.uint64(7)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def word_at(at: int, length: int) -> int:
     """The number of the word in [at, at + length), UNKNOWN when it is none of the table."""
     if length > MAX_WORD:

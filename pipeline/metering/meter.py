@@ -1,9 +1,12 @@
 """The compiled pass: a segment of the log through `step`, ticks through `timeout`, in log order.
 
-The Python around it gives it room and does what it defers; results do not depend on where a segment is cut.
+The Python around it gives it room and does what it defers; results do not depend on where a segment is cut. Numbers of
+rows are made int64 where they leave an array: a step that met both widths would be compiled, whole, for each.
 """
 
 from typing import Final
+
+import numpy as np
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_STOP, KIND_TICK
@@ -12,7 +15,7 @@ from pipeline.metering.output import N_CLOSED, N_EVENTS, N_PIECES, N_SESSIONS, R
 from pipeline.metering.rules import silence
 from pipeline.metering.run import Run
 from pipeline.metering.step import lose_stop, start, step
-from rating.jit import kernel, part
+from rating.jit import inlined, kernel, part
 
 DONE: Final = -1
 WAIT: Final = -2
@@ -20,6 +23,12 @@ ADVANCE: Final = 0
 RESUME: Final = 1
 BEGIN: Final = 2
 END: Final = 3
+
+
+@inlined
+def wide(number: int) -> int:
+    """The number as an int64, however wide the column is that it stands in."""
+    return np.int64(number)  # type: ignore[return-value]  # compiled, they are the same
 
 
 @part
@@ -52,13 +61,13 @@ def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
 def tick(run: Run, cause: int) -> None:
     """Time has passed for every connector of the tick's partition."""
     time_ms = run.desk.samples[cause].time_ms
-    connector = run.roster[run.desk.facts[cause].partition].head
+    connector = wide(run.roster[run.desk.facts[cause].partition].head)
     while connector >= 0:
         if run.desk.connectors[connector].dirty:
             defer(run.desk, cause, connector, kinds.WHY_DIRTY)
         else:
             timeout(run, cause, connector, time_ms)
-        connector = run.desk.connectors[connector].follows
+        connector = wide(run.desk.connectors[connector].follows)
 
 
 @part
@@ -80,7 +89,7 @@ def route(run: Run, cause: int, connector: int) -> int:
             found, nearest_mwh = at, apart_mwh
         elif by_id and row.prev_txn == sample.txn_hash and nearest_mwh < 0:
             found = at
-        at = row.sibling
+        at = wide(row.sibling)
         if at == connector:
             break
     if by_id and nearest_mwh >= 0:
@@ -100,7 +109,7 @@ def advance(run: Run, first: int, stop: int) -> int:
         if is_tick:
             tick(run, i)
             continue
-        connector = route(run, i, fact.row)
+        connector = route(run, i, wide(fact.row))
         if connector == WAIT or run.desk.connectors[connector].dirty:
             defer(run.desk, i, fact.row if connector == WAIT else connector, kinds.WHY_DIRTY)
         else:
@@ -113,7 +122,7 @@ def advance(run: Run, first: int, stop: int) -> int:
 def take_up(run: Run, first: int, stop: int) -> int:
     """Meter what waited: `run.todo` from `first` to `stop`; a connector that must wait again keeps the rest waiting."""
     for k in range(first, stop):
-        cause, connector = run.todo[k].cause, run.todo[k].connector
+        cause, connector = wide(run.todo[k].cause), wide(run.todo[k].connector)
         if short_of_room(run, 0) or run.periods[0].start_ms < ROOM:
             return k
         sample = run.desk.samples[cause]

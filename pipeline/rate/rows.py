@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.metering.output import Record, Rows
 from rating.columns import I64, PARKING, RESERVATION
-from rating.jit import kernel
+from rating.jit import kernel, part
 from rating.money import COST_PER_E4, ENERGY_COST, TIME_COST
 from rating.ratesheet import COMPONENT, ELEMENT, PRICE_E4, Book
 from rating.settle import QUANTITIES, Settled
@@ -96,7 +96,7 @@ def from_pieces(book: Book, pieces: Rows, samples: Rows, facts: Rows) -> Rows:
     return rated
 
 
-@kernel
+@part
 def _metered(piece: Record) -> bool:
     """Whether a piece has an ENERGY row: one of 0 where nothing else says that the time was there."""
     return bool(piece.energy_mwh > 0 or (piece.time_component < 0 and piece.state < RESERVATION))
@@ -139,7 +139,7 @@ def _fill(components: I64, pieces: Rows, samples: Rows, facts: Rows, rated: Rows
             to += 1
 
 
-@kernel
+@part
 def _price(components: I64, row: Record, component: int, quantity: int, factor: int) -> None:
     row.quantity = quantity
     row.price_e4, row.element, row.component, row.cost = 0, -1, -1, 0

@@ -1,21 +1,30 @@
 """Compile the kernels before anyone waits for them: `python -m pipeline.rate.warm`, once at set-up.
 
 The compiled code lies beside the modules and is read from there by every worker after. What is compiled is what a real
-batch runs: a session of an invented charge point goes through the engine, priced by a sample tariff.
+batch runs: a session of an invented charge point goes through the engine, priced by a sample tariff. Metering takes as
+long as the rest together, so a second process compiles the rest meanwhile.
 """
 
 import gc
+from multiprocessing import get_context
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline.codec.control import Reference, encode_control
+from pipeline.codec.control import Reference, Tick, encode_control
+from pipeline.codec.decode import decode
 from pipeline.codec.records import Records
 from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
 from pipeline.rate.past import NOTHING
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
+from rating.columns import CHARGING
+from rating.engine import rate
+from rating.session import Mark, Session
+from rating.tariff import parse_tariff
+
+_START_MS = 1_767_607_200_000
 
 _TARIFF = {
     "country_code": "DE", "party_id": "WRT", "id": "WARM", "currency": "EUR", "last_updated": "2026-01-01T00:00:00Z",
@@ -66,13 +75,39 @@ def session() -> Records:
     ]  # fmt: skip
     values = [encode_control(Reference(1)), *(msgspec.json.encode(reading) for reading in flat)]
     keys: list[bytes | None] = [None, *([b"CP1"] * len(flat))]
-    return Records(values, keys, np.arange(len(values)), None, np.full(len(values), 1_767_607_200_000))
+    return Records(values, keys, np.arange(len(values)), None, np.full(len(values), _START_MS))
 
 
 def compile_all() -> Batch:
     """Rate one session; the batch shows that the compiled code bills it."""
-    engine = Engine(1, NoPast(), lambda _data, _version: reference())  # type: ignore[arg-type]
-    return engine.process({0: session()})
+    return _engine().process({0: session()})
+
+
+def _engine() -> Engine:
+    return Engine(1, NoPast(), lambda _data, _version: reference())  # type: ignore[arg-type]
+
+
+def _compile_metering() -> None:
+    """A log in which nothing but time passes needs no decoding and settles nothing."""
+    _engine().process(
+        {0: Records([encode_control(Tick(_START_MS))], [None], np.arange(1), None, np.full(1, _START_MS))}
+    )
+
+
+def _compile_the_rest() -> None:
+    """Decoding, and rating and settling of whole sessions; metering is the other process's."""
+    decode(session())
+    charged = Session(((_START_MS, _START_MS + 600_000, 1_000_000),), (Mark(_START_MS, CHARGING),))
+    rate(charged, parse_tariff(_TARIFF, "2.2.1"), "Europe/Berlin")
+
+
+def _compile_by_two() -> None:
+    other = get_context("spawn").Process(target=_compile_the_rest)
+    other.start()
+    _compile_metering()
+    other.join()
+    if other.exitcode:
+        raise SystemExit(f"the process that compiles decoding and settlement ended with {other.exitcode}; see above")
 
 
 def make_ready() -> None:
@@ -91,6 +126,7 @@ def make_ready() -> None:
 
 def main() -> None:
     """Compile, and say so when the code does not bill 1 kWh."""
+    _compile_by_two()
     billed = [cdr.columns["energy_mwh"] for cdr in compile_all().cdrs]
     if billed != [1_000_000]:
         raise SystemExit(f"the compiled kernels billed {billed} mWh where 1000000 flowed")

@@ -24,6 +24,7 @@ from rating.columns import (
     Pieces,
     empty_pieces,
 )
+from rating.jit import kernel
 from rating.kernel import NO_ROOM, NOT_COVERED, OUT_OF_BOUNDS, check_bounds, flat_component, rate_interval
 from rating.ratesheet import SLOT_FLAT, Book, BookBuilder
 from rating.tariff import Tariff
@@ -72,7 +73,12 @@ def rate(
     marks = marks or marks_of((start, CHARGING, ABSENT, ABSENT))
     pieces = pieces or empty_pieces(64)
     began = start if session_start is None else session_start
-    return rate_interval(book, 0, 7, began, before, marks, 0, len(marks.state), start, end, energy, pieces, 0), pieces
+    return _rate(book, began, before, marks, start, end, energy, pieces), pieces
+
+
+@kernel
+def _rate(book: Book, began: int, before: int, marks: Marks, start: int, end: int, energy: int, pieces: Pieces) -> int:
+    return rate_interval(book, 0, 7, began, before, marks, 0, len(marks.state), start, end, energy, pieces, 0)
 
 
 def cuts(book: Book, start: int, end: int, energy: int, marks: Marks | None = None, before: int = 0) -> list[Cut]:
