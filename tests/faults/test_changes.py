@@ -6,6 +6,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from pipeline.clickhouse import Store
 from pipeline.logwriter import publish_folder, write
 from pipeline.settings import Settings
@@ -64,13 +66,18 @@ def _killed(settings: Settings, log: Path, rng: random.Random, times: int) -> No
             worker.kill()
 
 
-def test_rows_that_the_store_lost_under_a_marker_are_written_again(ready: Settings, tmp_path: Path) -> None:
-    settings = replace(small(ready), snapshot_interval_s=3_600.0)
+@pytest.mark.parametrize("snapshots", [False, True], ids=["no snapshot", "snapshots taken since"])
+def test_rows_that_the_store_lost_under_a_marker_are_written_again(
+    ready: Settings, tmp_path: Path, snapshots: bool
+) -> None:
+    settings = replace(small(ready), snapshot_interval_s=0.0 if snapshots else 3_600.0)
     rated(settings, tmp_path, SEED + 1)
     with Store(settings) as store:
         lost = store.scalar("SELECT count() FROM rated_usage_rows WHERE offset % 7 = 0")
         store.command("ALTER TABLE rated_usage_rows DELETE WHERE offset % 7 = 0", {"mutations_sync": "1"})
-        store.command("TRUNCATE TABLE snapshot_rows")
+        if not snapshots:
+            store.command("TRUNCATE TABLE snapshot_rows")
+        assert bool(store.scalar("SELECT count() FROM snapshot_rows")) == snapshots
     with Process(settings, tmp_path / "worker.log") as worker:
         assert worker.await_word(TAKEN_OVER), worker.said()
         assert "the store lost rows under a marker" in worker.said()
