@@ -419,7 +419,7 @@ def expected_sums(table: str, rows: pa.Table) -> dict[tuple[str, int], Sums]:
         check += _integers(rows, column)
     return {
         (table, int(partition)): Sums(int(np.count_nonzero(chosen)), int(check[chosen].sum(dtype=np.uint64)) & _WRAP)
-        for partition in np.unique(partitions)
+        for partition in np.flatnonzero(np.bincount(partitions.astype(np.int64)))
         for chosen in [partitions == partition]
     }
 

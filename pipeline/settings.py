@@ -113,7 +113,7 @@ class Settings:
         {}, "More ClickHouse settings for every query and insert."
     )
 
-    batch_records: int = _setting(50_000, "Kafka records a batch at most.", low=1, high=1_000_000)
+    batch_records: int = _setting(100_000, "Kafka records a batch at most.", low=1, high=1_000_000)
     batch_wait_s: float = _setting(
         0.25, "How long to wait for a batch to fill: the latency at low rates.", low=0, high=60
     )

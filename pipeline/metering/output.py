@@ -4,6 +4,7 @@ Layout only. Every row names the sample that caused it (`cause`, its index in th
 ledger follows from that sample alone.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -108,6 +109,20 @@ N_SESSIONS: Final = 1
 N_CLOSED: Final = 2
 N_EVENTS: Final = 3
 COUNTS: Final = 4
+
+
+def rows_at(rows: Rows, which: Any) -> Rows:
+    """The rows at some places, or under a mask. Each is copied whole: numpy copies records field by field."""
+    return _opaque(rows)[which].view(rows.dtype)
+
+
+def rows_joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of one layout, one part behind the other; copied as in `rows_at`. At least one part."""
+    return parts[0] if len(parts) == 1 else np.concatenate([_opaque(part) for part in parts]).view(parts[0].dtype)
+
+
+def _opaque(rows: Rows) -> Rows:
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
 
 
 class Output(NamedTuple):

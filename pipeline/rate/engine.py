@@ -22,6 +22,7 @@ from pipeline.metering.columns import (
     KIND_START,
     KIND_TICK,
 )
+from pipeline.metering.output import rows_at
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
 from pipeline.metering.signed import verify
@@ -85,8 +86,7 @@ class Engine:
         """
         given = read({p: records for p, records in batches.items() if len(records.values)}, refused)
         batch = Batch()
-        for partition in np.unique(given.of_partition).tolist():
-            offsets = given.offsets[given.of_partition == partition]
+        for partition, offsets in sorted((p, records.offsets) for p, records in batches.items() if len(records.values)):
             batch.shares[partition] = Share(partition, int(offsets[0]), int(offsets[-1]), len(offsets))
             self.own(partition)
         self._prepare(given)
@@ -138,8 +138,9 @@ class Engine:
         self._verify(given, number)
         versions = np.array([self.own(p).policy_version for p in range(int(given.partitions.max()) + 1)])
         of_policy = versions[given.partitions[chosen]]
-        for version in np.unique(of_policy).tolist():
-            self._meter(given, chosen[of_policy == version], batch, collector, decisions)
+        for version in np.unique(versions).tolist():
+            if len(mine := chosen[of_policy == version]):
+                self._meter(given, mine, batch, collector, decisions)
 
     def _meter(
         self, given: Input, chosen: npt.NDArray[np.intp], batch: Batch, collector: Collector, decisions: Decisions
@@ -200,19 +201,19 @@ class Engine:
 
     def _samples(self, given: Input, chosen: np.ndarray) -> Samples:
         whole: Any = slice(None) if len(chosen) == len(given.samples) else chosen  # one round: no copy
-        samples = given.samples[whole]
+        samples = rows_at(given.samples, whole)
         partitions = given.partitions[whole]
         facts = new_facts(len(samples))
         facts["partition"] = partitions
         versions = np.zeros(len(samples), np.int64)
-        for partition in np.unique(partitions).tolist():
+        for partition in np.flatnonzero(np.bincount(partitions)).tolist():
             version = self.partitions[partition].reference_version
             of_it = partitions == partition
             versions[of_it] = version
             facts["slot"][of_it] = self.sheets.slot(version)
         data = samples["kind"] != KIND_TICK
         facts["row"] = -1
-        facts["row"][data] = self.directory.rows_of(partitions[data], given.charge_points, samples[data])
+        facts["row"][data] = self.directory.rows_of(partitions[data], given.charge_points, rows_at(samples, data))
         return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole])
 
     def _segment(self, samples: Samples, rules: Rules) -> Segment:

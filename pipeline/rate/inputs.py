@@ -15,7 +15,7 @@ from pipeline.codec.control import Control, ControlAt, Split, Tick, split_contro
 from pipeline.codec.decode import decode
 from pipeline.codec.records import DeadLetter, Records, SignedBlob, taken
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK, SAMPLE_DTYPE
-from pipeline.metering.output import Rows
+from pipeline.metering.output import Rows, rows_at, rows_joined
 from pipeline.rate.records import joined
 
 REFUSED_BY_STORE: Final = "refused_by_store"
@@ -61,7 +61,7 @@ def read(batches: Mapping[int, Records], refused: Refused) -> Input:
     records = split.positions[decoded.records]
     ticks = [at for at in split.controls if isinstance(at.control, Tick)]
     breaks = _breaks([at for at in split.controls if not isinstance(at.control, Tick)], of_partition)
-    samples = np.concatenate([decoded.samples, _tick_samples(ticks)])
+    samples = rows_joined([decoded.samples, _tick_samples(ticks)])
     record = np.concatenate([records, np.array([at.index for at in ticks], np.int64)])
     where = of_partition[record]
     # Two runs, both in order: the samples, then the ticks.
@@ -69,7 +69,7 @@ def read(batches: Mapping[int, Records], refused: Refused) -> Input:
     texts = np.concatenate([decoded.transaction_ids, np.zeros(len(ticks), decoded.transaction_ids.dtype)])
     place = np.empty(len(record), np.int64)
     place[order] = np.arange(len(record))
-    samples, record, where = samples[order], record[order], where[order]
+    samples, record, where = rows_at(samples, order), record[order], where[order]
     dead = [DeadLetter(int(split.positions[d.index]), d.reason, d.detail) for d in decoded.dead]
     times_ms = whole.times_ms if whole.times_ms is not None else np.zeros(len(whole.values), np.int64)
     return Input(
@@ -85,6 +85,8 @@ def read(batches: Mapping[int, Records], refused: Refused) -> Input:
 
 def _set_apart(split: Split, of_partition: npt.NDArray[np.int32], refused: Refused) -> tuple[Split, list[DeadLetter]]:
     """Without the records that the store refuses, and these."""
+    if not any(refused.values()):
+        return split, []
     where, offsets = of_partition[split.positions], split.data.offsets
     found = np.zeros(len(offsets), np.bool_)
     for partition, words in refused.items():

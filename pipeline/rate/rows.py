@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metering.output import Record, Rows
+from pipeline.metering.output import Record, Rows, rows_at, rows_joined
 from rating.columns import I64, PARKING, RESERVATION
 from rating.jit import kernel, part
 from rating.money import COST_PER_E4, ENERGY_COST, TIME_COST
@@ -187,8 +187,8 @@ def from_settlement(book: Book, settled: Settled, sessions: Rows, offsets: I64, 
         row["cost"] = costs[chosen]
         row["element"] = row["component"] = -1
         parts.append(row)
-    rated = np.concatenate(parts)
-    rated = rated[np.argsort(rated["session_key"], kind="stable")]
+    rated = rows_joined(parts)
+    rated = rows_at(rated, np.argsort(rated["session_key"], kind="stable"))
     rated["line"] = places(rated["session_key"])
     return rated
 

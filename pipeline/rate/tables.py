@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.ledger import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE, READINGS
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK
-from pipeline.metering.output import Rows
+from pipeline.metering.output import Rows, rows_at, rows_joined
 from pipeline.rate.batch import Batch, Place
 from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
@@ -69,12 +69,12 @@ def _readings_of(given: Samples) -> tuple[Rows, Rows, npt.NDArray[np.bytes_], np
     data = given.samples["kind"] != KIND_TICK
     if data.all():
         return given.samples, given.facts, given.transaction_ids, given.versions
-    return given.samples[data], given.facts[data], given.transaction_ids[data], given.versions[data]
+    return rows_at(given.samples, data), rows_at(given.facts, data), given.transaction_ids[data], given.versions[data]
 
 
 def rated_usage(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, claims: Claims) -> pa.Table:
     """rated_usage_rows: charging period × dimension, and the rows that settlement added."""
-    rated = np.concatenate(batch.rated) if batch.rated else np.zeros(0, RATED_DTYPE)
+    rated = rows_joined(batch.rated) if batch.rated else np.zeros(0, RATED_DTYPE)
     sources = sheets.builder.sources if len(rated) else []
     currencies = sorted({source.tariff.currency for source in sources})
     currency = np.array([currencies.index(source.tariff.currency) for source in sources], np.int32)
