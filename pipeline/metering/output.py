@@ -156,6 +156,16 @@ def grown(output: Output) -> Output:
     )  # fmt: skip
 
 
+def cleared(output: Output) -> Output:
+    """The same arrays, to be filled from the start: only what was written is wiped."""
+    pieces, sessions, closed, events = output.count.tolist()
+    for rows, used in ((output.pieces, pieces), (output.sessions, sessions), (output.closed, closed)):
+        rows[:used] = np.zeros(1, rows.dtype)
+    output.events[:events] = np.zeros(1, EVENT_DTYPE)
+    output.count[:] = 0
+    return output
+
+
 def _doubled(rows: Rows, used: int) -> Rows:
     """Only what is written is copied: memory that nobody touched costs nothing."""
     wider = np.zeros(2 * len(rows), rows.dtype)

@@ -219,7 +219,7 @@ class Apart:
         live = bool(connector["open"]) and int(connector["session_key"]) == name.session_key
         terms = self._terms(row, samples, version, released)
         self.segment.make_room()
-        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, self.policy, live)
+        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, self.policy, live, engine.room)
         place = self.collector.place(self.segment, one.cause, row, name.session_key, "rated_usage_rows")
         standing = self.collector.standing(name)
         again.state.connectors["session_key"][0] = name.session_key

@@ -5,6 +5,7 @@ Accumulates only. Every record of the batch ends with exactly one outcome here.
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.metering import kinds
 from pipeline.metering.columns import KIND_TICK
-from pipeline.metering.output import Rows
+from pipeline.metering.output import Rows, rows_at, rows_joined
 from pipeline.rate.past import LastCdr
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples
@@ -120,6 +121,9 @@ class Batch:
         self.quarantine: list[QuarantineRow] = []
         self.dead: list[DeadRow] = []
         self._places: Counter[tuple[str, int, int, int]] = Counter()
+        self._last_cdr: dict[int, CdrRow] = {}  # by session
+        self._rated_at: dict[int, list[tuple[int, npt.NDArray[np.intp]]]] = {}  # session → part of `rated`, rows of it
+        self._rated_parts = 0  # how many parts of `rated` that knows
 
     def next_place(self, table: str, partition: int, offset: int, line: int, rows: int = 1) -> int:
         """How many rows of this table the same cause has written before; `rows` more are."""
@@ -130,7 +134,14 @@ class Batch:
     def add_cdr(self, place: Place, columns: dict[str, object]) -> None:
         """Write a CDR in the name of the cause at `place`."""
         at = self.next_place("cdr_rows", place.partition, place.offset, place.line >> 32)
-        self.cdrs.append(CdrRow(place._replace(line=(place.line >> 32 << 32) + at), columns))
+        row = CdrRow(place._replace(line=(place.line >> 32 << 32) + at), columns)
+        self.cdrs.append(row)
+        self._last_cdr[place.session_key] = row
+
+    def add_rated(self, rows: Rows) -> None:
+        """Write rated rows."""
+        if len(rows):
+            self.rated.append(rows)
 
     def readings_of(self, session_key: int) -> list[tuple[Samples, npt.NDArray[np.intp]]]:
         """Where the session's readings of this batch are: samples, and which of them."""
@@ -147,12 +158,19 @@ class Batch:
 
     def rated_of(self, session_key: int) -> Rows:
         """The session's rated rows of this batch."""
-        parts = [rows[at] for rows in self.rated if len(at := np.flatnonzero(rows["session_key"] == session_key))]
-        return np.concatenate(parts) if parts else np.zeros(0, RATED_DTYPE)
+        for part in range(self._rated_parts, len(self.rated)):
+            keys = self.rated[part]["session_key"]
+            order = np.argsort(keys, kind="stable")
+            edges = [0, *(np.flatnonzero(np.diff(keys[order])) + 1).tolist(), len(keys)]
+            for first, stop in pairwise(edges):
+                self._rated_at.setdefault(int(keys[order[first]]), []).append((part, order[first:stop]))
+        self._rated_parts = len(self.rated)
+        parts = [rows_at(self.rated[part], at) for part, at in self._rated_at.get(session_key, ())]
+        return rows_joined(parts) if parts else np.zeros(0, RATED_DTYPE)
 
     def last_cdr(self, session_key: int) -> CdrRow | None:
         """The session's last CDR or credit in this batch."""
-        return next((cdr for cdr in reversed(self.cdrs) if cdr.place.session_key == session_key), None)
+        return self._last_cdr.get(session_key)
 
     def alerted(self, session_key: int) -> frozenset[str]:
         """Alert kinds said of the session in this batch."""

@@ -95,8 +95,8 @@ class Collector:
         sessions = segment.run.sessions[self._seen[N_SESSIONS] : count[N_SESSIONS]]
         self._seen = count.copy()
         book = self.engine.sheets.book
-        self.batch.rated.append(from_pieces(book, pieces, given.samples, given.facts))
-        self.batch.rated.append(from_flats(book, events[events["what"] == FLAT], given.samples, given.facts))
+        self.batch.add_rated(from_pieces(book, pieces, given.samples, given.facts))
+        self.batch.add_rated(from_flats(book, events[events["what"] == FLAT], given.samples, given.facts))
         begun = events[events["what"] == BEGUN]
         self._begun.update({int(e["session_key"]): bytes(given.transaction_ids[e["cause"]]) for e in begun})
         if len(sessions):
@@ -295,7 +295,7 @@ class Collector:
         rows["line"] = again_lines(place.line, first, len(rows))
         rows["offset"], rows["partition"], rows["row"] = place.offset, place.partition, place.row
         rows["session_key"] = place.session_key
-        self.batch.rated.append(rows)
+        self.batch.add_rated(rows)
 
     def _close(self, segment: Segment, sessions: Rows) -> None:
         directory = self.engine.directory
@@ -308,7 +308,7 @@ class Collector:
             bills, added = settle_all(closed, self.engine.sheets, directory)
             for bill in bills:
                 self.bill(bill)
-            self.batch.rated.append(added)
+            self.batch.add_rated(added)
         held = sessions[sessions["hold"] != kinds.HOLD_NONE]
         names = [SessionName(directory.charge_points[s["connector"]], int(s["session_key"])) for s in held]
         self.engine.history.prefetch(n for n, s in zip(names, held, strict=True) if int(s["hold"]) in WHOLE)

@@ -22,7 +22,7 @@ from pipeline.metering.columns import (
     KIND_START,
     KIND_TICK,
 )
-from pipeline.metering.output import rows_at
+from pipeline.metering.output import new_output, rows_at
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
 from pipeline.metering.signed import verify
@@ -59,6 +59,7 @@ class Engine:
         self.sheets = Sheets(load, policy)
         self.partitions: dict[int, PartitionState] = {}
         self.history = history
+        self.room = new_output(0)  # for sessions that are metered again, one at a time
         self._metering = metering or MeteringPolicy()
         self._rules = {0: rules_of(self._metering)}  # by version of the policy
 

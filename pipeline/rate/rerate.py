@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metering.columns import KIND_RESERVE, KIND_SAMPLE, KIND_START, KIND_STATUS, KIND_STOP
-from pipeline.metering.output import FLAT, ROOM, Rows
+from pipeline.metering.output import FLAT, ROOM, Output, Rows, cleared
 from pipeline.metering.policy import MeteringPolicy, limits_of
 from pipeline.metering.run import DEFAULT_DTYPE
 from pipeline.metering.state import State, new_state
@@ -78,9 +78,19 @@ def _status_places(samples: Rows, first: npt.NDArray[np.integer]) -> npt.NDArray
 
 
 def meter_again(
-    past: Past, samples: Rows, terms: Terms, directory: Directory, book: Book, policy: MeteringPolicy, live: bool
+    past: Past,
+    samples: Rows,
+    terms: Terms,
+    directory: Directory,
+    book: Book,
+    policy: MeteringPolicy,
+    live: bool,
+    out: Output,
 ) -> Again:
-    """Meter `samples` (all of one session, any order) afresh; a session that is not live ends at its last register."""
+    """Meter `samples` (all of one session, any order) afresh; a session that is not live ends at its last register.
+
+    `out` is room that is used again: what is returned is good until the next call with it.
+    """
     samples = samples[in_order(samples, policy.future_ms)]
     facts = new_facts(len(samples))
     facts["sheet"] = terms.sheet
@@ -92,7 +102,7 @@ def meter_again(
         samples, facts, np.full(len(samples), past.transaction_id), np.zeros(len(samples), np.int64),
         np.full(len(samples), -1),
     )  # fmt: skip
-    segment = Segment(given, book, scratch, limits, defaults, np.zeros(0, np.uint64))
+    segment = Segment(given, book, scratch, limits, defaults, np.zeros(0, np.uint64), cleared(out))
     segment.meter()
     if len(segment.sessions) == 0 and not live and scratch.state.connectors["open"][0]:
         segment.end(len(samples) - 1, 0)

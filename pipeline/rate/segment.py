@@ -21,6 +21,7 @@ from pipeline.metering.output import (
     N_SESSIONS,
     ROOM,
     TODO_DTYPE,
+    Output,
     Rows,
     grown,
     new_output,
@@ -61,13 +62,17 @@ class Segment:
         limits: Rows,
         defaults: Rows,
         detached: npt.NDArray[np.uint64],
+        out: Output | None = None,
     ) -> None:
-        """Ready to run; `detached` holds, sorted, the keys of sessions that the pass must leave alone."""
+        """Ready to run; `detached` holds, sorted, the keys of sessions that the pass must leave alone.
+
+        What it writes goes to `out`, where that is given: the caller uses it again for other segments, one at a time.
+        """
         self.given = given
         self._book, self._directory, self._limits = book, directory, limits
         self._defaults, self._detached = defaults, detached
         self._todo: Rows = np.zeros(0, TODO_DTYPE)
-        self._out = new_output(len(given.samples))
+        self._out = out or new_output(len(given.samples))
         self.run = self._new_run()
 
     def meter(self) -> list[Deferred]:
@@ -133,8 +138,9 @@ class Segment:
 
     def _deferred(self, first: int) -> Iterator[Deferred]:
         events = self.run.desk.events[first : self.run.desk.count[N_EVENTS]]
-        for event in events[events["what"] == DEFERRED]:
-            yield Deferred(int(event["cause"]), int(event["connector"]), int(event["code"]))
+        deferred = events[events["what"] == DEFERRED]
+        columns = (deferred[name].tolist() for name in ("cause", "connector", "code"))
+        yield from map(Deferred, *columns)
 
     def _grow(self) -> None:
         periods = self._directory.state.periods
