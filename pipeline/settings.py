@@ -113,7 +113,12 @@ class Settings:
         {}, "More ClickHouse settings for every query and insert."
     )
 
-    batch_records: int = _setting(100_000, "Kafka records a batch at most.", low=1, high=1_000_000)
+    batch_records: int = _setting(
+        100_000,
+        "Kafka records a batch at most, while the worker is behind; 50,000 at most while it keeps up.",
+        low=1,
+        high=1_000_000,
+    )
     batch_wait_s: float = _setting(
         0.25, "How long to wait for a batch to fill: the latency at low rates.", low=0, high=60
     )

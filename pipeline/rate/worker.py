@@ -34,6 +34,8 @@ _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
+_AT_EASE: Final = 50_000  # records of a batch while the worker keeps up: larger ones cost less and take longer
+_BEHIND: Final = 2  # so many full batches in a row: it does not keep up
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
 Result = TypeVar("Result")
@@ -58,6 +60,7 @@ class Worker:
         self._next: dict[int, int] = {}  # the next offset to rate, by partition owned
         self._stopping = False
         self._rebalancing = False
+        self._full_batches = 0  # in a row
         self._waiting = False  # in an outage: the engine may be ahead of what was sent
         self._moved: set[int] = set()  # partitions that left while records were gathered
         self.progress = Progress(self._clock.monotonic(), self._clock.monotonic())
@@ -121,20 +124,22 @@ class Worker:
     def _gather(self) -> dict[int, Records]:
         """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
         gathered: list[Message] = []
+        most = self._settings.batch_records
+        limit = most if self._full_batches >= _BEHIND else min(_AT_EASE, most)
         room, at_once = _BATCH_BYTES, _AT_FIRST
         until_s = self._clock.monotonic() + self._settings.batch_wait_s
-        while len(gathered) < self._settings.batch_records and room > 0 and not self._stopping:
+        while len(gathered) < limit and room > 0 and not self._stopping:
             left_s = until_s - self._clock.monotonic()
             if left_s < 0.001:  # the client counts in whole ms
                 break
             self._moved.clear()
-            missing = self._settings.batch_records - len(gathered)
-            found = self._reader.consume(min(at_once, missing), left_s)
+            found = self._reader.consume(min(at_once, limit - len(gathered)), left_s)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
             taken = sum(map(len, found))
             room -= taken
             at_once = min(_AT_ONCE, max(1, room * len(found) // taken)) if taken else at_once
+        self._full_batches = self._full_batches + 1 if len(gathered) >= limit or room <= 0 else 0
         return self._unrated(by_partition(gathered))
 
     def _unrated(self, found: dict[int, Records]) -> dict[int, Records]:
