@@ -7,6 +7,9 @@ COMPILED := $(VENV)/.compiled
 KERNELS := $(shell find rating pipeline/metering pipeline/codec pipeline/rate -name '*.py')
 PYTEST := $(BIN)/pytest --durations=15
 
+# Where it is set, each of the many processes of a demo or a test compiles all that it imports anew: 3 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo lint test test-kafka test-faults test-faults-first test-faults-second test-long kafka bench bench-long flames clean
 
 help: ## what can be made here
