@@ -5,8 +5,7 @@ down atomically and an interval costs 1 µs instead of 50 ns. In return a kernel
 into arrays that it is given.
 
 A constant argument is compiled as any other number of its type. Numba would compile a function, and all that it calls,
-anew for each constant that it is called with: nothing is gained (the optimizer sees the constant where it inlines) and
-half of the compile time was that.
+anew for each constant that it is called with, and nothing is gained: the optimizer sees the constant where it inlines.
 
 Compiled code is cached on disk beside its module. Numba alone asks only whether the function's own file has
 changed, so after an upgrade a caller could go on billing with the old code of a function, or the old value of a
@@ -14,19 +13,22 @@ constant, that was compiled into it. Here the cache's key holds a fingerprint of
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import CodeType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import caching
+from numba.core import caching, extending
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _njit: Callable[..., Any] = numba.njit
 _unliteral: Callable[[Any], Any] = numba.types.unliteral
 _FunctionCache: Any = caching.FunctionCache
+_Intrinsic: Any = extending._Intrinsic  # noqa: SLF001 - what `intrinsic` returns has no public name
 _OPTIONS = {"nogil": True, "_nrt": False}
 _UNWRAPPED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -50,12 +52,15 @@ def inlined(function: Function) -> Function:
 
 
 def allocating(function: Function) -> Function:
-    """Compile a function of its own that makes the arrays it returns: not for hot paths."""
+    """Compile a function of its own that makes the arrays it returns: not for what runs once a reading."""
     return _cached(function, _njit(nogil=True)(function))
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
-    """A hash of a function's code and of every function and constant that is compiled into it."""
+    """A hash of a function's code and of every function and constant that is compiled into it.
+
+    Of an intrinsic it takes the whole file: the instructions that it emits come from any function there.
+    """
     digest = hashlib.sha256()
     todo, seen = [function], set()
     while todo:
@@ -68,6 +73,8 @@ def fingerprint(function: Callable[..., Any]) -> str:
         for name, value in _referred(code, one.__globals__):
             if hasattr(value, "py_func"):
                 todo.append(value.py_func)
+            elif isinstance(value, _Intrinsic):
+                digest.update(_file_hash(value._defn))  # noqa: SLF001 - what it emits is written there
             elif isinstance(value, np.ndarray | np.generic):
                 digest.update(f"{name}={value.dtype}{value.shape};".encode() + value.tobytes())
             elif _plain(value):
@@ -106,6 +113,12 @@ def _referred(code: CodeType, known: dict[str, Any]) -> Iterator[tuple[str, Any]
         if isinstance(value, ModuleType):
             yield from ((inner, getattr(value, inner, None)) for inner in code.co_names)
         yield name, value
+
+
+@cache
+def _file_hash(function: Callable[..., Any]) -> bytes:
+    """Of the whole file that the function is written in."""
+    return hashlib.sha256("".join(inspect.findsource(function)[0]).encode()).digest()
 
 
 def _plain(value: Any) -> bool:

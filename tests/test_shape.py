@@ -30,7 +30,8 @@ TOO_LONG: dict[str, int] = {}
 # What `rating` may use: nothing that reads a file, a clock or the environment.
 PURE = {
     "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq",
-    "itertools", "json", "math", "operator", "re", "types", "typing", "zoneinfo", "msgspec", "numba", "numpy", "rating",
+    "inspect", "itertools", "json", "math", "operator", "re", "types", "typing", "zoneinfo", "msgspec", "numba",
+    "numpy", "rating",
 }  # fmt: skip
 # `datetime` and `zoneinfo` are in it for arithmetic; these of their names would ask a clock or a file.
 IMPURE_CALLS = {"now", "today", "utcnow", "open", "getenv", "print", "input"}

@@ -1,7 +1,9 @@
 """The offline door: sessions from phases, periods and samples, one by one or as a batch, always one answer."""
 
 import random
+import runpy
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,6 +193,7 @@ def test_a_sample_of_power_holds_until_the_next_one() -> None:
 
 
 FACTOR = 2
+EMITTED: Any = None
 
 
 def _inner(value: int) -> int:
@@ -208,3 +211,22 @@ def test_the_fingerprint_of_a_kernel_holds_the_constants_that_are_compiled_into_
     monkeypatch.setitem(globals(), "FACTOR", 3)
     assert fingerprint(_inner) != before
     assert fingerprint(_outer) != fingerprint(_inner)
+
+
+def _emitter(path: Path, number: int) -> Any:
+    path.write_text(f"from numba.extending import intrinsic\nEMITTED = intrinsic(lambda typing, value: {number})\n")
+    return runpy.run_path(str(path))["EMITTED"]
+
+
+def _emitting(value: int) -> int:
+    return EMITTED(value) + 1  # type: ignore[no-any-return]
+
+
+def test_the_fingerprint_of_a_kernel_holds_the_file_that_its_intrinsics_are_written_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = []
+    for path, number in (("a.py", 1), ("b.py", 1), ("c.py", 2)):
+        monkeypatch.setitem(globals(), "EMITTED", _emitter(tmp_path / path, number))
+        found.append(fingerprint(_emitting))
+    assert found[0] == found[1] != found[2]
