@@ -102,21 +102,29 @@ class Feed:
         self.trouble = outage.message
         deadline = time.monotonic() + min(0.5 * 2.0**failures, _LONGEST_WAIT_S)
         while time.monotonic() < deadline and not ending.wait(0.2):
-            self.beat_s = self.progress_s = time.monotonic()
+            self._lives()
+
+    def _lives(self) -> None:
+        """A sign of life where no records are due yet."""
+        self.beat_s = self.progress_s = time.monotonic()
 
     def _read(self, ending: threading.Event) -> None:
         """Until the end is asked for, or an outage."""
         handler = self._make_handler()
         with Store(self._settings) as store, Reader(self._settings, self.topic, group_id="wattrate-watch") as reader:
+            self._lives()
             ledger = WatchLedger(store)
             admin = Admin(self._settings)
             log_id = admin.log_id(self.topic)
+            self._lives()
             saved = _by_partition(ledger.states(_prefix(self.topic, log_id)))
             starts = admin.start_offsets(self.topic)
+            self._lives()
             self.positions = {p: max(first, saved[p].position if p in saved else first) for p, first in starts.items()}
             _tell_gaps(self.topic, starts, saved)
             try:
                 handler.begin(ledger, log_id, saved)
+                self._lives()
                 reader.assign(self.positions)
                 self._poll(ending, reader, handler, ledger, log_id)
             finally:

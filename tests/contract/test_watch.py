@@ -112,13 +112,13 @@ def test_a_reader_that_fails_or_hangs_is_restarted_and_nothing_is_lost(
 ) -> None:
     falters = Falters(how)
     monkeypatch.setattr(SessionHandler, "take", lambda handler, messages: falters(handler, messages))
-    monkeypatch.setattr(app, "Watched", partial(Watched, silent_s=4.0, stuck_s=8.0))
+    monkeypatch.setattr(app, "Watched", partial(Watched, silent_s=10.0, stuck_s=20.0))
     settings = replace(ready, webhook_url=endpoint.url)
     watch: WatchThread
     with watching(settings, RULES) as watch:
         tell(settings, *starts("A", 0))
         wait_until(lambda: len(endpoint.event_ids()) == 1)
-        assert watch.health()["restarts"] >= 1  # more where the machine is too busy to be back within `silent_s`
+        assert watch.health()["restarts"] == 1
         falters.released.set()
     assert falters.times >= 2
     assert len(found(settings)) == 1
