@@ -29,8 +29,8 @@ from pipeline.clickhouse import Store
 from pipeline.codec.control import Reference, encode_control
 from pipeline.codec.records import Records
 from pipeline.rate.engine import Engine
+from pipeline.rate.past import NoPast
 from pipeline.rate.tables import tables_of
-from pipeline.rate.warm import NoPast
 from pipeline.rate.worker import Worker
 from pipeline.reference import Change, ReferenceData
 
@@ -76,7 +76,7 @@ def _of_a_batch(shape: str) -> dict[str, float]:
 def _engine(workload: Workload) -> Engine:
     changes = [Change(1, one.kind, one.id, False, one.body) for one in documents(workload)]
     data = ReferenceData().changed(1, changes)
-    return Engine(1, NoPast(), lambda _data, _version: data)  # type: ignore[arg-type]
+    return Engine(1, NoPast(), lambda _data, _version: data)
 
 
 def _cut(workload: Workload, sweeps: tuple[int, ...]) -> list[Records]:

@@ -25,7 +25,7 @@ from pipeline.codec.control import Reference, encode_control
 from pipeline.codec.records import ARROW_CONTENT_TYPE, Records
 from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
-from pipeline.rate.past import NOTHING, Past, SessionName
+from pipeline.rate.past import NoPast
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
 
 START_MS: Final = 1_767_607_200_000  # Monday 2026-01-05 10:00 UTC
@@ -51,17 +51,6 @@ class Result(NamedTuple):
     readings_per_second: int
     sessions: int
     result_hash: str
-
-
-class NoPast:
-    """A history of nothing, for a log that begins here."""
-
-    def prefetch(self, names: object) -> None:
-        """Nothing to fetch."""
-
-    def past(self, name: SessionName) -> Past:
-        """Nothing is known."""
-        return NOTHING
 
 
 def network(points: int) -> ReferenceData:

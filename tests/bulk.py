@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import click
+
 from rating.columns import FREE
 from rating.errors import TariffError
 from rating.money import COST_PER_E4, COST_PER_UNIT
@@ -290,12 +292,12 @@ class Teller:
     def __call__(self, whole: Report, part: Report) -> None:
         """After each chunk."""
         if part.disagreements and whole.disagreed - part.disagreed < CASES_KEPT:
-            print("\n".join(part.disagreements), flush=True)  # noqa: T201 (what the command is run for)
+            click.echo("\n".join(part.disagreements))
         now = time.monotonic()
         if now - self.told >= TELL_EVERY_S:
             self.told = now
             rate_s = whole.sessions / (now - self.started)
-            print(f"{whole.line()}, {rate_s:,.0f} sessions/s", file=sys.stderr, flush=True)  # noqa: T201 (progress)
+            click.echo(f"{whole.line()}, {rate_s:,.0f} sessions/s", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -308,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tell = Teller()
     report = compare(given.sessions, given.seed, given.workers, tell)
     seconds = time.monotonic() - tell.started
-    print(f"{report.line()}, seed {given.seed}, result hash {report.result_hash}, {seconds:,.0f} s")  # noqa: T201 (the result)
+    click.echo(f"{report.line()}, seed {given.seed}, result hash {report.result_hash}, {seconds:,.0f} s")
     return 1 if report.disagreed else 0
 
 

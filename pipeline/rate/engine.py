@@ -87,7 +87,8 @@ class Engine:
         """
         given = read({p: records for p, records in batches.items() if len(records.values)}, refused)
         batch = Batch()
-        for partition, offsets in sorted((p, records.offsets) for p, records in batches.items() if len(records.values)):
+        for partition in sorted(p for p, records in batches.items() if len(records.values)):
+            offsets = batches[partition].offsets
             batch.shares[partition] = Share(partition, int(offsets[0]), int(offsets[-1]), len(offsets))
             self.own(partition)
         self._prepare(given)

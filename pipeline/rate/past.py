@@ -73,3 +73,14 @@ class History(Protocol):
 
 
 NOTHING = Past()
+
+
+class NoPast:
+    """The history of a log that begins here: nothing is known of any session."""
+
+    def prefetch(self, names: Iterable[SessionName]) -> None:
+        """Nothing to fetch."""
+
+    def past(self, name: SessionName) -> Past:
+        """Nothing is known."""
+        return NOTHING

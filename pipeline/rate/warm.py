@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.codec.control import Reference, Tick, encode_control
-from pipeline.codec.decode import decode
 from pipeline.codec.records import Records
+from pipeline.codec.warm import compile_ahead
 from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
-from pipeline.rate.past import NOTHING
+from pipeline.rate.past import NoPast
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
 from rating.columns import CHARGING
 from rating.engine import rate
@@ -43,17 +43,6 @@ _LOCATION = {
         }
     ],
 }  # fmt: skip
-
-
-class NoPast:
-    """A history of nothing, for a log that begins here."""
-
-    def prefetch(self, names: object) -> None:
-        """Nothing to fetch."""
-
-    def past(self, name: object) -> object:
-        """Nothing is known."""
-        return NOTHING
 
 
 def reference() -> ReferenceData:
@@ -84,7 +73,7 @@ def compile_all() -> Batch:
 
 
 def _engine() -> Engine:
-    return Engine(1, NoPast(), lambda _data, _version: reference())  # type: ignore[arg-type]
+    return Engine(1, NoPast(), lambda _data, _version: reference())
 
 
 def _compile_metering() -> None:
@@ -96,7 +85,7 @@ def _compile_metering() -> None:
 
 def _compile_the_rest() -> None:
     """Decoding, and rating and settling of whole sessions; metering is the other process's."""
-    decode(session())
+    compile_ahead()
     charged = Session(((_START_MS, _START_MS + 600_000, 1_000_000),), (Mark(_START_MS, CHARGING),))
     rate(charged, parse_tariff(_TARIFF, "2.2.1"), "Europe/Berlin")
 
@@ -117,6 +106,7 @@ def make_ready() -> None:
     70,000th, as is the default, took a seventh of the time that settling takes. Arrow's own allocator keeps what
     batches free; the system's gives a tenth of a worker's memory back.
     """
+    compile_ahead()
     compile_all()
     gc.collect()
     gc.freeze()

@@ -50,9 +50,8 @@ def kill_workers(
     for _ in range(kills):
         _life(settings, log, rng, report)
     with Process(settings, log) as worker:
-        assert worker.await_word(TAKEN_OVER), (
-            worker.said()
-        )  # one told to stop while it starts has no exit code of its own
+        # One that is told to stop while it starts has no exit code of its own.
+        assert worker.await_word(TAKEN_OVER), worker.said()
         feeder.done()
         await_rated(settings)
         assert worker.stop() == 0, worker.said()

@@ -14,7 +14,7 @@ from pipeline.codec.records import Records
 from pipeline.kafka import Sender
 from pipeline.publication import publish, read_documents
 from pipeline.rate.engine import Engine
-from pipeline.rate.past import NOTHING, Past, SessionName
+from pipeline.rate.past import NoPast
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
 from pipeline.topics import READINGS
@@ -167,20 +167,9 @@ def rate(settings: Settings, drain_s: float = 0.5) -> None:
     Worker.connect(settings, wait=lambda: False).run(drain_s=drain_s)
 
 
-class _NoPast:
-    """No session was heard of before."""
-
-    def prefetch(self, names: Iterable[SessionName]) -> None:
-        """Nothing to fetch."""
-
-    def past(self, name: SessionName) -> Past:
-        """Nothing is known."""
-        return NOTHING
-
-
 @cache
 def compile_kernels() -> None:
     """Rate one session in memory, so that what numba compiles is there."""
     values = [json.dumps(value).encode() for _, value in charging("WARM-1", "1")]
-    engine = Engine(1, _NoPast(), lambda data, version: data)
+    engine = Engine(1, NoPast(), lambda data, version: data)
     engine.process({0: Records(values, [b"WARM-1"] * len(values), np.arange(len(values)))})
