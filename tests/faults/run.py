@@ -4,6 +4,7 @@ Kills come in rounds of at most 50, each with a log of its own (seed, seed + 1, 
 third round runs without snapshots.
 """
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ _ROUND = 50
 def main(kills: int, seed: int, charge_points: int, kafka: bool) -> None:
     """Kill at random moments under load; the result must be the oracle's."""
     reports: list[Report] = []
-    with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder) / "stack", kafka=kafka) as stack:
+    folder = Path(tempfile.mkdtemp(prefix="wattrate-kills-"))  # stays, with what the workers said, after a failure
+    tell(f"logs are in {folder}")
+    with running_stack(folder / "stack", kafka=kafka) as stack:
         while (left := kills - sum(report.kills for report in reports)) > 0:
             of_round, this = min(left, _ROUND), seed + len(reports)
             settings = replace(
@@ -38,8 +41,9 @@ def main(kills: int, seed: int, charge_points: int, kafka: bool) -> None:
             )
             again = f"python -m tests.faults.run --kills {of_round} --seed {this}{' --kafka' if kafka else ''}"
             with repeatable(this, again):
-                reports.append(campaign(stack, settings, Path(folder) / str(this), this, of_round, charge_points))
+                reports.append(campaign(stack, settings, folder / str(this), this, of_round, charge_points))
             tell(reports[-1].row(), dict(reports[-1].said), f"came back {reports[-1].came_back}")
+    shutil.rmtree(folder)
     tell(HEADER)
     for report in reports:
         tell(report.row())
