@@ -23,10 +23,15 @@ _OUTAGE_CODES: Final = frozenset(
         74,  # can't read from file
         75,  # can't write to file
         76,  # can't open file
+        77,  # can't close file
+        87,  # can't seek in file
+        88,  # can't shorten file
         159,  # time-out
         164,  # read-only user or server
+        172,  # can't make folder
         198,  # DNS
         202,  # too many simultaneous queries
+        204,  # can't fsync
         209,  # socket time-out
         210,  # network
         225,  # no ZooKeeper
@@ -39,10 +44,13 @@ _OUTAGE_CODES: Final = frozenset(
         285,  # too few live replicas
         286,  # quorum is not satisfied
         289,  # replica is not in quorum
+        294,  # can't write to file
         319,  # unknown status of insert
         394,  # query was cancelled
         425,  # system error
         439,  # can't schedule a task
+        586,  # can't make file
+        641,  # can't append to file
         999,  # Keeper
     )
 )

@@ -70,15 +70,16 @@ def by_name(text: str) -> Point:
 
 @click.command()
 @click.option("--all", "every", is_flag=True, help="Every call, struck in every way (hours).")
+@click.option("--batches", default=2, show_default=True, help="That the workload is rated in.")
 @click.option("--sample", default=10, show_default=True, help="Calls of each kind of strike.")
 @click.option("--seed", default=1, show_default=True, help="Of the workload and of the sample.")
 @click.option("--shard", default="1/1", show_default=True, metavar="N/OF", help="Only every OFth point, from the Nth.")
 @click.option("--minutes", type=float, help="No new point after so long.")
 @click.option("--point", "one", help="This point alone, with what the workers said.")
-def main(every: bool, sample: int, seed: int, shard: str, minutes: float | None, one: str | None) -> None:
+def main(every: bool, batches: int, sample: int, seed: int, shard: str, minutes: float | None, one: str | None) -> None:
     """Strike calls of the store and of the worker; what readers see must be the undisturbed run's."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, Bed(Path(folder), seed=seed) as bed:
+    with tempfile.TemporaryDirectory() as folder, Bed(Path(folder), seed=seed, batches=batches) as bed:
         if one is not None:
             tell(bed.run(by_name(one)), "\n" + bed.log())
             return

@@ -20,6 +20,7 @@ from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.processes import accepts, die_with_parent, start_on_free_port
+from pipeline.errors import StoreRefusedError
 from pipeline.kafka import Admin
 from pipeline.logwriter import write
 from pipeline.settings import Settings, load
@@ -34,6 +35,7 @@ ACTIONS: Final = {
     STORE: (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN, Action.DISK_FULL, Action.IO_ERROR),
     WORKER: (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN, Action.IO_ERROR),
 }
+REFUSED: Final = StoreRefusedError.exit_code
 _LIMIT_S: Final = 300.0  # on a machine that is busy with other things
 _LIVES: Final = 5  # of workers in one run, before it counts as not recovering
 Identity = tuple[str, int, int, int]
@@ -64,8 +66,8 @@ class Outcome:
 
     @property
     def bad(self) -> bool:
-        """Whether readers would notice."""
-        return bool(self.lost or self.repeated)
+        """Whether readers would notice, or a worker gave up where it should wait."""
+        return bool(self.lost or self.repeated or REFUSED in self.exits)
 
 
 class Bed:

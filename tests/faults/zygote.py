@@ -17,12 +17,12 @@ from typing import Any, Self
 
 from pipeline.cli import main as wattrate
 from pipeline.embedded.processes import die_with_parent
-from pipeline.rate.warm import compile_all
+from pipeline.rate.warm import make_ready
 
 
 def serve() -> None:
     """Until the input ends."""
-    compile_all()
+    make_ready()
     _answer("ready")
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
