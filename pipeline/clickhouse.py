@@ -16,10 +16,12 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 from pipeline.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from pipeline.settings import Settings
 
-# What the server may say today and not tomorrow: no space, no quorum, too busy, read-only, going down.
+# What the server may say today and not tomorrow: no space, no quorum, too busy, read-only, going down, a broken part.
 _OUTAGE_CODES: Final = frozenset(
     (
         3,  # unexpected end of connection
+        33,  # can't read all of a file: a part that was not written whole, put aside when the store opens anew
+        40,  # a checksum does not match: as above
         74,  # can't read from file
         75,  # can't write to file
         76,  # can't open file

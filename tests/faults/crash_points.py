@@ -79,14 +79,15 @@ def by_name(text: str) -> Point:
 def main(every: bool, batches: int, sample: int, seed: int, shard: str, minutes: float | None, one: str | None) -> None:
     """Strike calls of the store and of the worker; what readers see must be the undisturbed run's."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, Bed(Path(folder), seed=seed, batches=batches) as bed:
+    number, of = map(int, shard.split("/"))
+    port = 41_500 + 50 * number  # free between two runs: another shard must not take it then
+    with tempfile.TemporaryDirectory() as folder, Bed(Path(folder), seed=seed, batches=batches, port=port) as bed:
         if one is not None:
             tell(bed.run(by_name(one)), "\n" + bed.log())
             return
         for target, kinds in bed.calls.items():
             tell(f"{target}: {len(kinds)} calls, {dict(Counter(kinds).most_common())}")
         tell(f"{bed.rows} rows that readers see; seed {seed}")
-        number, of = map(int, shard.split("/"))
         points = chosen(bed.points(), len(bed.points()) if every else sample, seed)[number - 1 :: of]
         until_s = began + 60 * minutes if minutes else float("inf")
         results = strike(bed, points, until_s=until_s)
