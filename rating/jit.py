@@ -73,6 +73,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
         for name, value in _referred(code, one.__globals__):
             if hasattr(value, "py_func"):
                 todo.append(value.py_func)
+                digest.update(f"{name}:{sorted(value.targetoptions.items())};".encode())
             elif isinstance(value, _Intrinsic):
                 digest.update(_file_hash(value._defn))  # noqa: SLF001 - what it emits is written there
             elif isinstance(value, np.ndarray | np.generic):

@@ -6,10 +6,10 @@ from pipeline.metering.output import DEFERRED, Record
 from pipeline.metering.run import Desk
 from pipeline.metering.sessions import tell
 from pipeline.metering.state import NONE
-from rating.jit import part
+from rating.jit import inlined, part
 
 
-@part
+@inlined
 def say(desk: Desk, cause: int, row: Record, verdict: int, disposition: int, energy_mwh: int) -> None:
     """The verdict on sample `cause`, and where the energy since the register before it went."""
     desk.facts[cause].verdict = verdict

@@ -10,10 +10,10 @@ from pipeline.metering.columns import FLAG_INTERVAL_MEASURAND, KIND_SAMPLE, KIND
 from pipeline.metering.facts import say
 from pipeline.metering.output import Record
 from pipeline.metering.policy import Limits
-from pipeline.metering.registers import DROPPED, FOLLOWS, JUMPED, NO_BASELINE, WRAPPED, allowed_mwh, judge, unwrapped
+from pipeline.metering.registers import DROPPED, JUMPED, NO_BASELINE, WRAPPED, allowed_mwh, judge, unwrapped
 from pipeline.metering.run import Run
 from pipeline.metering.sessions import alert_once, hold, rate, reset_marks
-from rating.jit import part
+from rating.jit import inlined, part
 
 _WHOLE_WH_MWH = 1000
 
@@ -83,7 +83,7 @@ def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register
         row.pend = 0
 
 
-@part
+@inlined
 def _count_interval(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int, energy_mwh: int) -> None:
     """A metered interval that may cost someone money: rated, and looked at by the rules."""
     row = run.desk.connectors[connector]
@@ -126,7 +126,7 @@ def _since_before(run: Run, cause: int, connector: int, time_ms: int, register_m
         say(run.desk, cause, row, kinds.FIRST, kinds.UNEXPLAINED, moved_mwh)
 
 
-@part
+@inlined
 def _meant(row: Record, sample: Record) -> int:
     """The register that the sample means: interval measurands add up, session-relative ones start at 0.
 
@@ -151,7 +151,7 @@ def _counts_from_zero(row: Record, sample: Record, time_ms: int, limits: Limits)
     return bool(unwrapped(row.last_mwh, sample.register_mwh, most_mwh) < 0)
 
 
-@part
+@inlined
 def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A register reading of the open session, in order."""
     row = run.desk.connectors[connector]
@@ -167,21 +167,22 @@ def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int)
         _settle_pending(run, cause, connector, time_ms, register_mwh)
     zero_start = row.last_mwh == 0 and row.readings == 1
     how = judge(row.last_mwh, register_mwh, time_ms - row.last_ms, row.rating_mw, zero_start, run.desk.limits[0])
+    if how == DROPPED or (how == JUMPED and run.desk.limits[0].released == 0):
+        _implausible(run, cause, connector, sample, time_ms, register_mwh, how)
+        return
+    energy_mwh = register_mwh - row.last_mwh
     if how == WRAPPED:
         most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0])
         energy_mwh = unwrapped(row.last_mwh, register_mwh, most_mwh) - row.last_mwh
         row.flags |= np.uint32(kinds.SESSION_ROLLOVER)
-        _count_interval(run, cause, connector, time_ms, register_mwh, energy_mwh)
-    elif how == FOLLOWS or (how == JUMPED and run.desk.limits[0].released):
-        _count_interval(run, cause, connector, time_ms, register_mwh, register_mwh - row.last_mwh)
     elif how == NO_BASELINE:
+        energy_mwh = 0
         row.flags |= np.uint32(kinds.SESSION_ZERO_BASELINE)
         alert_once(run.desk, cause, connector, kinds.ZERO_BASELINE, time_ms, register_mwh, 0, row.last_ms)
-        _count_interval(run, cause, connector, time_ms, register_mwh, 0)
+    _count_interval(run, cause, connector, time_ms, register_mwh, energy_mwh)
+    if how == NO_BASELINE:
         run.desk.facts[cause].disposition = kinds.UNEXPLAINED
         run.desk.facts[cause].energy_mwh = register_mwh
-    else:
-        _implausible(run, cause, connector, sample, time_ms, register_mwh, how)
 
 
 @part

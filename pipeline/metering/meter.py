@@ -98,41 +98,30 @@ def route(run: Run, cause: int, connector: int) -> int:
 
 
 @part
-def advance(run: Run, first: int, stop: int) -> int:
-    """Meter the samples [first, stop) of the segment; returns DONE, or the index at which more room is needed."""
-    for i in range(first, stop):
-        fact = run.desk.facts[i]
-        is_tick = run.desk.samples[i].kind == KIND_TICK
-        members = run.roster[fact.partition].members if is_tick else 0
-        if short_of_room(run, members) or run.periods[0].start_ms < ROOM:
-            return i
-        if is_tick:
-            tick(run, i)
-            continue
-        connector = route(run, i, wide(fact.row))
-        if connector == WAIT or run.desk.connectors[connector].dirty:
-            defer(run.desk, i, fact.row if connector == WAIT else connector, kinds.WHY_DIRTY)
-        else:
-            fact.row = connector
-            step(run, i, connector)
-    return DONE
+def advance(run: Run, waiting: bool, first: int, stop: int) -> int:
+    """Meter the samples [first, stop) of the segment, or those that `run.todo` names there if they were `waiting`.
 
-
-@part
-def take_up(run: Run, first: int, stop: int) -> int:
-    """Meter what waited: `run.todo` from `first` to `stop`; a connector that must wait again keeps the rest waiting."""
+    Returns DONE, or the index at which more room is needed. A connector that must wait (again) keeps all its samples
+    waiting. One loop for both: what a sample meets is compiled into it, and so only once.
+    """
     for k in range(first, stop):
-        cause, connector = wide(run.todo[k].cause), wide(run.todo[k].connector)
-        if short_of_room(run, 0) or run.periods[0].start_ms < ROOM:
+        cause = wide(run.todo[k].cause) if waiting else k
+        fact = run.desk.facts[cause]
+        is_tick = run.desk.samples[cause].kind == KIND_TICK
+        members = run.roster[fact.partition].members if is_tick and not waiting else 0
+        if short_of_room(run, members) or run.periods[0].start_ms < ROOM:
             return k
-        sample = run.desk.samples[cause]
-        routed = connector if sample.kind == KIND_TICK else route(run, cause, connector)
+        if is_tick and not waiting:
+            tick(run, cause)
+            continue
+        connector = wide(run.todo[k].connector) if waiting else wide(fact.row)
+        routed = connector if is_tick else route(run, cause, connector)
         if routed == WAIT or run.desk.connectors[routed].dirty:
             defer(run.desk, cause, connector if routed == WAIT else routed, kinds.WHY_DIRTY)
-        elif sample.kind == KIND_TICK:
-            timeout(run, cause, connector, sample.time_ms)
+        elif is_tick:
+            timeout(run, cause, connector, run.desk.samples[cause].time_ms)
         else:
-            run.desk.facts[cause].row = routed
+            fact.row = routed
             step(run, cause, routed)
     return DONE
 
@@ -144,10 +133,8 @@ def meter(run: Run, how: int, first: int, stop: int, connector: int) -> int:
     ADVANCE meters the samples [first, stop), RESUME those that `run.todo` names in [first, stop). BEGIN opens, for
     sample `first` on `connector`, a session whose start was never heard; END ends one whose stop was not.
     """
-    if how == ADVANCE:
-        return advance(run, first, stop)
-    if how == RESUME:
-        return take_up(run, first, stop)
+    if how in (ADVANCE, RESUME):
+        return advance(run, how == RESUME, first, stop)
     if how == BEGIN:
         sample = run.desk.samples[first]
         start(run, first, connector, sample, sample.time_ms)

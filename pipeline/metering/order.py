@@ -10,12 +10,12 @@ from pipeline.metering.output import Record
 from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk
 from pipeline.metering.sessions import mixed
-from rating.jit import part
+from rating.jit import inlined
 
 NO_TXN = np.uint64(0)
 
 
-@part
+@inlined
 def seen_before(desk: Desk, connector: int, sample: Record) -> bool:
     """Whether the same sample is among the connector's last few; it is remembered if not."""
     fingerprint = mixed(np.uint64(sample.time_ms), mixed(np.uint64(sample.register_mwh), sample.txn_hash))
@@ -28,7 +28,7 @@ def seen_before(desk: Desk, connector: int, sample: Record) -> bool:
     return False
 
 
-@part
+@inlined
 def event_time(row: Record, sample: Record, limits: Limits) -> int:
     """The instant that counts: a clock in the future is not believed (policy: arrival time), seqNo beats the clock."""
     time_ms = sample.time_ms
@@ -40,7 +40,7 @@ def event_time(row: Record, sample: Record, limits: Limits) -> int:
     return time_ms
 
 
-@part
+@inlined
 def belongs(row: Record, sample: Record, time_ms: int) -> bool:
     """Whether the sample is of the open session: by transaction id, or by time where it has none.
 
@@ -51,7 +51,7 @@ def belongs(row: Record, sample: Record, time_ms: int) -> bool:
     return bool(row.open != 0 and not (sample.kind == KIND_START and time_ms > row.last_ms))
 
 
-@part
+@inlined
 def late(row: Record, sample: Record, time_ms: int) -> bool:
     """Behind what already counted: by seqNo where the session has one, by time and register otherwise."""
     if sample.kind == KIND_START:

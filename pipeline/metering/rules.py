@@ -11,7 +11,7 @@ from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk
 from pipeline.metering.sessions import alert, alert_once, hold, holds, over
 from pipeline.metering.state import NONE
-from rating.jit import part
+from rating.jit import inlined, part
 
 _JUDGED_MS = 60_000  # the power of a shorter interval says little
 _ENOUGH = 6  # readings before a factor of 10 means anything: power is sampled, energy is not
@@ -19,7 +19,7 @@ _SAID = 1  # of `silent`: there is an alert
 _REPLAY_MS = 1_800_000  # a message this late was replayed, or its clock has another zone: no drift
 
 
-@part
+@inlined
 def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
     """Rules on one metered interval: a register that stands still, and power above the rating."""
     row = desk.connectors[connector]
@@ -114,7 +114,7 @@ def _zero_run(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
                 desk.events[desk.count[N_EVENTS] - 1].what = UPDATED
 
 
-@part
+@inlined
 def phases(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     """A phase that carried current in this session carries none while another does."""
     if sample.phases_said != 3:
@@ -125,7 +125,7 @@ def phases(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     row.phases_live = max(row.phases_live, sample.phases_live)
 
 
-@part
+@inlined
 def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -> None:
     """Idle overstay: parked for long after charging ended."""
     row = desk.connectors[connector]
@@ -143,7 +143,7 @@ def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -
         )
 
 
-@part
+@inlined
 def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     """The rhythm of a connector's messages, and the drift of its clock (CUSUM of Page 1954 on the arrival lag)."""
     row = desk.connectors[connector]
@@ -207,7 +207,7 @@ def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: in
         )
 
 
-@part
+@inlined
 def note_level(row: Record, sample: Record) -> None:
     """Remember the power and current that hold from this sample on."""
     if sample.power_mw != ABSENT_I64:

@@ -23,7 +23,7 @@ from pipeline.metering.policy import Limits
 from pipeline.metering.run import Desk, Run
 from pipeline.metering.state import MOST_I32, NONE
 from rating.columns import CHARGING, PARKING, RESERVATION_EXPIRED, SPLIT_READING, Marks, Pieces
-from rating.jit import kernel, part
+from rating.jit import inlined, kernel, part
 from rating.kernel import NO_ROOM, OUT_OF_BOUNDS, flat_component, rate_interval
 from rating.ratesheet import SLOT_EXPIRED_FLAT, SLOT_FLAT, SLOT_RESERVATION_FLAT
 
@@ -33,7 +33,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@kernel
+@inlined
 def mixed(a: np.uint64, b: np.uint64) -> np.uint64:
     """A 64-bit hash of two words (splitmix64's finaliser, Steele et al. 2014); never 0."""
     x = a * _GOLDEN + b
@@ -131,7 +131,7 @@ def holds(limits: Limits, kind: int) -> bool:
     return bool(limits.hold_kinds >> kind & 1)
 
 
-@part
+@inlined
 def set_mark(run: Run, connector: int, time_ms: int) -> bool:
     """What holds from `time_ms` on; False where the connector has no room for another mark."""
     row = run.desk.connectors[connector]
@@ -204,7 +204,7 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
         alert_once(run.desk, cause, connector, kinds.UNKNOWN_REFERENCE, time_ms, 0, 0, time_ms)
 
 
-@part
+@inlined
 def _joined(run: Run, row: Record, at: int) -> None:
     """Join the piece at `at` to the session's last period, or make it a new one."""
     piece = run.pieces[at]

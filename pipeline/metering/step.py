@@ -44,7 +44,7 @@ from pipeline.metering.sessions import (
     set_mark,
 )
 from pipeline.metering.state import NONE
-from rating.jit import part
+from rating.jit import inlined, part
 from rating.ratesheet import SLOT_FLAT
 
 
@@ -102,12 +102,9 @@ def start(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
 
 @part
 def _stop(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
-    """StopTransaction or TransactionEvent Ended: its register, then the session closes."""
+    """StopTransaction or TransactionEvent Ended, when its register, if it has one, was counted: the session closes."""
     row = run.desk.connectors[connector]
-    say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
-    if sample.register_mwh != ABSENT_I64:
-        register(run, cause, connector, sample, time_ms)
-    else:
+    if sample.register_mwh == ABSENT_I64:
         if row.has_register:
             rate(run, cause, connector, row.last_ms, time_ms, 0)
         row.last_ms = max(row.last_ms, time_ms)
@@ -156,7 +153,7 @@ def _after_stop(run: Run, cause: int, connector: int, sample: Record, time_ms: i
     return True
 
 
-@part
+@inlined
 def _note(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """What a sample says of its session beside energy: signature, replay, a clock that was not believed."""
     row = run.desk.connectors[connector]
@@ -173,7 +170,7 @@ def _note(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
         alert_once(run.desk, cause, connector, kinds.UNUSABLE_TIME, time_ms, 0, 0, time_ms)
 
 
-@part
+@inlined
 def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A sample or stop of the open session, in order."""
     row = run.desk.connectors[connector]
@@ -181,15 +178,15 @@ def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: i
     drift.charged(row, sample)
     row.leave_ms = 0
     _note(run, cause, connector, sample, time_ms)
-    if sample.kind == KIND_STOP:
-        _stop(run, cause, connector, sample, time_ms)
-        return
-    if sample.context == CONTEXT_BEGIN and row.readings > 0:
+    if sample.context == CONTEXT_BEGIN and row.readings > 0 and sample.kind != KIND_STOP:
         say(run.desk, cause, row, kinds.IGNORED, kinds.NOWHERE, 0)  # the first register, told again
     elif sample.register_mwh != ABSENT_I64:
         register(run, cause, connector, sample, time_ms)
     else:
         say(run.desk, cause, row, kinds.GOOD, kinds.NOWHERE, 0)
+    if sample.kind == KIND_STOP:
+        _stop(run, cause, connector, sample, time_ms)
+        return
     if STATE_CHARGING <= sample.state <= STATE_SUSPENDED_EVSE:
         row.state = sample.state
     rules.note_level(row, sample)
@@ -219,7 +216,7 @@ def _unopened(run: Run, cause: int, connector: int, sample: Record, time_ms: int
         start(run, cause, connector, sample, time_ms)
 
 
-@part
+@inlined
 def step(run: Run, cause: int, connector: int) -> None:
     """Meter one sample; `run.detached` holds, sorted, the keys of sessions that only `rerate` may touch."""
     row = run.desk.connectors[connector]

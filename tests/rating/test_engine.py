@@ -13,7 +13,7 @@ from rating import engine
 from rating.cases import price_case
 from rating.columns import ABSENT, CHARGING, PARKING, RESERVATION, RESERVATION_EXPIRED
 from rating.errors import SessionError
-from rating.jit import fingerprint
+from rating.jit import fingerprint, inlined, part
 from rating.policy import EXACT_TOTALS
 from rating.ratesheet import BookBuilder
 from rating.session import Mark, Session, from_periods, from_phases, from_samples
@@ -229,4 +229,12 @@ def test_the_fingerprint_of_a_kernel_holds_the_file_that_its_intrinsics_are_writ
     for path, number in (("a.py", 1), ("b.py", 1), ("c.py", 2)):
         monkeypatch.setitem(globals(), "EMITTED", _emitter(tmp_path / path, number))
         found.append(fingerprint(_emitting))
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_fingerprint_of_a_kernel_holds_how_its_callees_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, found = _inner, []
+    for compiled in (part, part, inlined):
+        monkeypatch.setitem(globals(), "_inner", compiled(plain))
+        found.append(fingerprint(_outer))
     assert found[0] == found[1] != found[2]
