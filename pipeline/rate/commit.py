@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -90,8 +92,9 @@ class _Totals:
         self.sums: dict[tuple[str, int], Sums] = {}
         for table, rows in tables.items():
             self.sums.update(expected_sums(table, rows))
-        self.energy_mwh = _sums_by_partition(_energy(tables[RATED_USAGE]), "quantity")
-        self.cost = _sums_by_partition(tables[RATED_USAGE], "cost")
+        rated = tables[RATED_USAGE]
+        self.energy_mwh = _sums_by_partition(rated, "quantity", _is_energy(rated))
+        self.cost = _sums_by_partition(rated, "cost")
 
     def rows(self, table: str, partition: int) -> int:
         return self.sums[table, partition].rows if (table, partition) in self.sums else 0
@@ -100,15 +103,18 @@ class _Totals:
         return sum(sums.check for (_, of), sums in self.sums.items() if of == partition) % _WRAP
 
 
-def _energy(rated: pa.Table) -> pa.Table:
+def _is_energy(rated: pa.Table) -> npt.NDArray[np.bool_]:
     energy: Any = pc.equal(rated.column("dimension").cast(pa.string()), pa.scalar("ENERGY"))  # type: ignore[attr-defined,unused-ignore]
-    return rated.filter(energy)
+    found: npt.NDArray[np.bool_] = energy.to_numpy()
+    return found
 
 
-def _sums_by_partition(rows: pa.Table, column: str) -> dict[int, int]:
-    found = rows.group_by("partition").aggregate([(column, "sum")])
-    partitions: list[Any] = found.column("partition").to_pylist()
-    return dict(zip(partitions, found.column(f"{column}_sum").to_pylist(), strict=True))
+def _sums_by_partition(rows: pa.Table, column: str, chosen: Any = slice(None)) -> dict[int, int]:
+    """By hand: grouping in Arrow takes longer than all the rest of a small batch's totals."""
+    partitions = rows.column("partition").to_numpy().astype(np.intp)[chosen]
+    sums = np.zeros(int(partitions.max(initial=-1)) + 1, np.int64)
+    np.add.at(sums, partitions, rows.column(column).to_numpy()[chosen])
+    return dict(enumerate(sums.tolist()))
 
 
 def _marker(share: Share, claim: Claim, totals: _Totals, now_ms: int) -> Marker:

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
-from pipeline.metering.output import Rows
+from pipeline.metering.output import ROOM, Rows
 from pipeline.metering.run import empty_roster
 from pipeline.metering.state import NONE, State, new_connectors, new_state, with_connectors, with_periods
 
-_FIRST_ROOM: Final = 4096
+_FIRST_ROOM: Final = 512  # connectors; doubled as they come
+_FIRST_PERIODS: Final = 3 * ROOM // 2  # the pass wants ROOM of them free, and as many as are there in its output
 
 
 def identity_of(charge_point_id: str) -> int:
@@ -28,7 +29,7 @@ class Directory:
 
     def __init__(self, partitions: int, state: State | None = None) -> None:
         """Know nobody on any of `partitions` partitions."""
-        self.state: State = new_state(_FIRST_ROOM, 8 * _FIRST_ROOM) if state is None else state
+        self.state: State = new_state(_FIRST_ROOM, _FIRST_PERIODS) if state is None else state
         self.roster: Rows = empty_roster(partitions)
         self.transaction_ids = np.zeros(len(self.state.connectors), TRANSACTION_ID_DTYPE)  # of the open or last session
         self.charge_points: list[str] = []  # by row

@@ -74,6 +74,8 @@ def _starts(readings: pa.Table, data_of: DataOf) -> Iterator[dict[str, Any]]:
     verdict, kind = _numbers(readings, "verdict"), _numbers(readings, "kind")
     begins = (verdict == kinds.FIRST) | ((kind == KIND_START) & (verdict == kinds.LATE))
     begins &= _numbers(readings, "session_key") != 0
+    if not begins.any():
+        return
     for row in rows_of(readings.select(list(_START)).take(np.flatnonzero(begins)), _START):
         yield {
             "event": "start", **_named(row), "time_ms": row["time"], "id_token": row["id_token"],
@@ -125,9 +127,10 @@ def rows_of(table: pa.Table, columns: Iterable[str]) -> list[dict[str, Any]]:
     """Rows as dicts; instants in ms, since a datetime for each would take longer than all the rest."""
     if not table.num_rows:
         return []
-    chosen = table.select(list(columns))
-    instants = [pa.types.is_timestamp(field.type) for field in chosen.schema]
-    for kind in (pa.timestamp("ms", "UTC"), pa.int64()):
-        pairs = zip(chosen.schema, instants, strict=True)
-        chosen = chosen.cast(pa.schema([field.with_type(kind) if is_it else field for field, is_it in pairs]))
-    return chosen.to_pylist()
+    chosen: dict[str, Any] = {}
+    for name in columns:
+        column: Any = table.column(name)
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
+        chosen[name] = column
+    return pa.table(chosen).to_pylist()

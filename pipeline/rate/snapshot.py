@@ -6,7 +6,7 @@ zone), because their numbers are this worker's own.
 """
 
 import hashlib
-import io
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import zstandard
 
+from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.errors import IntegrityError
 from pipeline.ledger import Snapshot
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE
@@ -22,8 +23,12 @@ from pipeline.rate.partition import Held, PartitionState
 from pipeline.rate.signed_values import SignedValue
 from rating.ratesheet import COMPONENTS_AT
 
-_LAYOUT: Final = hashlib.sha256(repr((CONNECTOR_DTYPE, MARK_DTYPE, PERIOD_DTYPE, MARKS)).encode()).hexdigest()[:16]
-CODE_VERSION: Final = f"2-{_LAYOUT}"
+_ARRAYS: Final = {
+    "connectors": CONNECTOR_DTYPE, "marks": MARK_DTYPE, "periods": PERIOD_DTYPE, "lengths": np.dtype(np.int64),
+    "texts": np.dtype(TRANSACTION_ID_DTYPE),
+}  # fmt: skip
+_LAYOUT: Final = hashlib.sha256(repr((_ARRAYS, MARKS)).encode()).hexdigest()[:16]
+CODE_VERSION: Final = f"3-{_LAYOUT}"
 # Fields that point into tables of this worker, and are written anew when the state is taken in elsewhere.
 _CHAINS: Final = ("sibling", "follows", "head", "tail")
 
@@ -41,6 +46,7 @@ class _Header(msgspec.Struct, frozen=True):
     tokens: list[str]
     sheets: list[tuple[str, str]]
     first_components: list[int]
+    arrays: dict[str, bytes]  # as _ARRAYS has them
 
 
 def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_ms: int) -> Snapshot:
@@ -54,6 +60,11 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     tokens, connectors["token"] = _renumbered([directory.token_text(t) for t in connectors["token"].tolist()])
     book_sheets = connectors["sheet"].copy()
     used = sorted({s for s in book_sheets.tolist() if s >= 0})
+    connectors["sheet"] = [used.index(s) if s >= 0 else -1 for s in book_sheets.tolist()]
+    arrays = {
+        "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
+        "texts": directory.transaction_ids[rows],
+    }  # fmt: skip
     header = _Header(
         partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,
         [(key, asdict(held)) for key, held in state.held.items()], list(state.apart.items()),
@@ -61,15 +72,9 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
         [directory.charge_points[row] for row in rows], tokens,
         [(engine.sheets.builder.sources[s].key, engine.sheets.builder.sources[s].zone) for s in used],
         [int(engine.sheets.book.sheets[s, COMPONENTS_AT]) for s in used],
+        {name: array.tobytes() for name, array in arrays.items()},
     )  # fmt: skip
-    connectors["sheet"] = [used.index(s) if s >= 0 else -1 for s in book_sheets.tolist()]
-    body = io.BytesIO()
-    arrays = {
-        "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
-        "texts": directory.transaction_ids[rows],
-    }  # fmt: skip
-    np.savez(body, allow_pickle=False, header=np.frombuffer(msgspec.msgpack.encode(header), np.uint8), **arrays)
-    payload = zstandard.compress(body.getvalue(), 1)
+    payload = zstandard.compress(msgspec.msgpack.encode(header), 1)
     return Snapshot(partition, claim, last_offset, CODE_VERSION, checksum(payload), payload, taken_at_ms)
 
 
@@ -84,8 +89,7 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
         raise IntegrityError(f"snapshot of partition {snapshot.partition} was taken by other code: not used")
     if checksum(snapshot.payload) != snapshot.checksum:
         raise IntegrityError(f"snapshot of partition {snapshot.partition} at {snapshot.last_offset} is torn: not used")
-    stored = np.load(io.BytesIO(zstandard.decompress(snapshot.payload)), allow_pickle=False)
-    header = msgspec.msgpack.decode(stored["header"].tobytes(), type=_Header)
+    header = msgspec.msgpack.decode(zstandard.decompress(snapshot.payload), type=_Header)
     if (header.partition, header.last_offset) != (snapshot.partition, snapshot.last_offset):
         raise IntegrityError(f"snapshot of partition {snapshot.partition} holds partition {header.partition}: not used")
     state = PartitionState(
@@ -95,11 +99,11 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
     )  # fmt: skip
     engine.drop(header.partition)
     engine.partitions[header.partition] = state
-    _take_in(engine, header, stored)
+    _take_in(engine, header, {name: np.frombuffer(header.arrays[name], kind) for name, kind in _ARRAYS.items()})
     return state
 
 
-def _take_in(engine: Engine, header: _Header, stored: Any) -> None:
+def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None:
     """All connectors at once, field by field; only places in this worker's own tables are given one by one."""
     directory = engine.directory
     connectors = stored["connectors"]
@@ -125,7 +129,7 @@ def _take_in(engine: Engine, header: _Header, stored: Any) -> None:
     _take_in_periods(engine, rows, shift, stored)
 
 
-def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Any) -> None:
+def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Mapping[str, Any]) -> None:
     periods = stored["periods"].copy()
     shift = np.repeat(shift, stored["lengths"])
     for field in ("energy_component", "time_component"):

@@ -4,6 +4,7 @@ One function a table; nothing is decided here. Names travel as dictionaries, ins
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from pipeline.ledger import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE,
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK
 from pipeline.metering.output import Rows, rows_at, rows_joined
-from pipeline.rate.batch import Batch, Place
+from pipeline.rate.batch import Batch, DeadRow, Place
 from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples, empty_samples
@@ -31,11 +32,17 @@ def tables_of(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, c
     return {
         READINGS: readings(batch, directory, log_id, claims),
         RATED_USAGE: rated_usage(batch, directory, sheets, log_id, claims),
-        CDRS: _listed(batch.cdrs, _CDR_COLUMNS, log_id, claims),
-        ALERTS: _listed(batch.alerts, _ALERT_COLUMNS, log_id, claims),
-        QUARANTINE: _listed(batch.quarantine, _QUARANTINE_COLUMNS, log_id, claims),
-        DEAD_LETTERS: dead_letters(batch, log_id, claims),
+        CDRS: _listed(CDRS, batch.cdrs, log_id, claims),
+        ALERTS: _listed(ALERTS, batch.alerts, log_id, claims),
+        QUARANTINE: _listed(QUARANTINE, batch.quarantine, log_id, claims),
+        DEAD_LETTERS: _dead_letters(batch.dead, log_id, claims) if batch.dead else _empty(DEAD_LETTERS),
     }
+
+
+@cache
+def _empty(table: str) -> pa.Table:
+    """No rows of a table; kept, because most small batches have none of most tables."""
+    return _dead_letters([], 0, {}) if table == DEAD_LETTERS else _rows_of(_LISTED[table], [], 0, {})
 
 
 def readings(batch: Batch, directory: Directory, log_id: int, claims: Claims) -> pa.Table:
@@ -94,9 +101,8 @@ def rated_usage(batch: Batch, directory: Directory, sheets: Sheets, log_id: int,
     )
 
 
-def dead_letters(batch: Batch, log_id: int, claims: Claims) -> pa.Table:
+def _dead_letters(rows: Sequence[DeadRow], log_id: int, claims: Claims) -> pa.Table:
     """dead_letter_rows: records that can never be used, with their bytes."""
-    rows = batch.dead
     return pa.table(
         {
             **_identity(
@@ -162,8 +168,15 @@ _QUARANTINE_COLUMNS: Final[_Columns] = {
 }
 
 
-def _listed(rows: Sequence[Any], columns: _Columns, log_id: int, claims: Claims) -> pa.Table:
+_LISTED: Final = {CDRS: _CDR_COLUMNS, ALERTS: _ALERT_COLUMNS, QUARANTINE: _QUARANTINE_COLUMNS}
+
+
+def _listed(table: str, rows: Sequence[Any], log_id: int, claims: Claims) -> pa.Table:
     """A table of rows that are few: each has a place and values of its own."""
+    return _rows_of(_LISTED[table], rows, log_id, claims) if rows else _empty(table)
+
+
+def _rows_of(columns: _Columns, rows: Sequence[Any], log_id: int, claims: Claims) -> pa.Table:
     places: list[Place] = [row.place for row in rows]
     return pa.table(
         {
