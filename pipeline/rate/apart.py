@@ -283,7 +283,7 @@ class Apart:
 
     def _bill(self, session: Rows, past: Past, again: Again, nothing: bool) -> Bill:
         """Settle the session as metered again; `nothing` of it is billed where all of it stays held."""
-        pieces = again.segment.run.closed
+        pieces = again.segment.closed
         if nothing:
             session["held_mwh"] = whole_mwh(session[0])
             session["pieces"] = 0

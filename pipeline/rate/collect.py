@@ -199,7 +199,7 @@ class Collector:
         ordinals = self.engine.directory.state.connectors["ordinal"][sessions["connector"]]
         lines = np.where(ticks, ordinals, given.samples["line"][cause])
         return Closed(
-            sessions, segment.run.closed if pieces is None else pieces, given.samples["offset"][cause],
+            sessions, segment.closed if pieces is None else pieces, given.samples["offset"][cause],
             line_base(lines), given.facts["partition"][cause].astype(np.int64), list(texts),
             given.samples["received_ms"][cause], self._signed_data(given, sessions),
         )  # fmt: skip

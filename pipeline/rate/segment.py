@@ -16,6 +16,7 @@ from pipeline.metering.meter import ADVANCE, BEGIN, DONE, END, RESUME, meter
 from pipeline.metering.output import (
     DEFERRED,
     FACT_DTYPE,
+    N_CLOSED,
     N_EVENTS,
     N_PIECES,
     N_SESSIONS,
@@ -120,6 +121,11 @@ class Segment:
     def sessions(self) -> Rows:
         """The sessions closed so far."""
         return self.run.sessions[: self.run.desk.count[N_SESSIONS]]
+
+    @property
+    def closed(self) -> Rows:
+        """The charging periods of the sessions closed so far, without the room that is left."""
+        return self.run.closed[: self.run.desk.count[N_CLOSED]]
 
     def periods(self, session: np.void) -> Rows:
         """The charging periods of a closed session."""
