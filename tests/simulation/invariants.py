@@ -1,6 +1,7 @@
 """What must hold at every step of a run, and at its end. Raises AssertionError with what does not."""
 
 import io
+from bisect import bisect_left
 from collections import defaultdict
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from pipeline import topics
 from pipeline.kafka import Headers
 from pipeline.ledger import ALERTS, CDRS, RATED_USAGE, ROW_TABLES
-from tests.simulation.store import Identity, Part, SimulatedStore, identity
+from tests.simulation.store import Identity, Part, Row, SimulatedStore, identity
 from tests.simulation.workload import Rows, without_claim
 
 _TABLE_OF: Final = {topics.CDRS: CDRS, topics.ALERTS: ALERTS, topics.RATED_USAGE: RATED_USAGE}
@@ -24,6 +25,15 @@ class Invariants:
         """Before anything lands. Rows of `tried` may land, before the store's refusal is known, and never count."""
         self._store, self._rows, self._partitions, self._tried = store, rows, partitions, tried
         self._sent: dict[str, dict[Identity, bytes]] = defaultdict(dict)
+        self._wanted: dict[tuple[str, int], list[Identity]] = defaultdict(list)  # in order
+        for table, of_table in rows.items():
+            for at in sorted(of_table):
+                self._wanted[table, at[0]].append(at)
+        # What was found, with how many rows the store had of the partition, or what its view showed.
+        self._ends: dict[int, tuple[int, int]] = {}
+        self._looked: dict[int, int] = {}
+        self._checked: dict[tuple[str, int], tuple[list[Row], int]] = {}
+        self._ids: dict[tuple[str, int], tuple[list[Row], set[Identity]]] = {}
         self.checked = 0
 
     def landed(self, part: Part) -> None:
@@ -41,44 +51,76 @@ class Invariants:
 
     def ends(self) -> dict[int, int]:
         """Partition → offset after the last that counts. The markers tile."""
-        ends = dict.fromkeys(range(self._partitions), 0)
-        for marker in self._store.markers():
-            partition, first = marker["partition"], marker["first_offset"]
-            what = "overlap" if first < ends[partition] else "leave a gap"
-            assert first == ends[partition], f"markers of partition {partition} {what} at {ends[partition]}: {marker}"
-            ends[partition] = marker["last_offset"] + 1
-        return ends
+        return {partition: self._end(partition) for partition in range(self._partitions)}
+
+    def _end(self, partition: int) -> int:
+        rows, end = self._ends.get(partition, (-1, 0))
+        if rows == self._store.rows[partition]:
+            return end
+        end = 0
+        for marker in self._store.markers(partition):
+            first = marker["first_offset"]
+            what = "overlap" if first < end else "leave a gap"
+            assert first == end, f"markers of partition {partition} {what} at {end}: {marker}"
+            end = marker["last_offset"] + 1
+        self._ends[partition] = self._store.rows[partition], end
+        return end
 
     def _prefix(self) -> None:
-        ends = self.ends()
-        for table in ROW_TABLES:
-            visible = self._store.visible(table)
-            shown = [identity(row) for row in visible]
-            wanted = {at for at in self._rows[table] if at[1] < ends[at[0]]}
-            assert len(shown) == len(set(shown)), f"{table} shows a row twice"
-            assert set(shown) == wanted, (
-                f"{table} up to {ends}: lacks {sorted(wanted - set(shown))}, has more {sorted(set(shown) - wanted)}"
-            )
-            for row in visible if self._tried else ():
-                assert self._rows[table][identity(row)] == without_claim(row), f"{table} {identity(row)} was refused"
-        for row in self._store.stored("published_rows"):
-            assert row["last_offset"] < ends[row["partition"]], (
-                f"partition {row['partition']} is published up to {row['last_offset']}, and only {ends} counts"
-            )
+        """The views show what counts. Only where something landed since is looked at again."""
+        assert self._store.rows.keys() <= set(range(self._partitions)), f"rows of partitions {set(self._store.rows)}"
+        for partition, end in self.ends().items():
+            if self._looked.get(partition) == self._store.rows[partition]:
+                continue
+            for table in ROW_TABLES:
+                shown = self._store.shown(table, partition)
+                known, until = self._checked.get((table, partition), (None, -1))
+                if known is not shown or until != end:
+                    self._shows(table, partition, shown, end)
+                    self._checked[table, partition] = shown, end
+            said = self._said(partition)
+            assert said <= end, f"partition {partition} is published up to {said}, and only {self.ends()} counts"
+            self._looked[partition] = self._store.rows[partition]
+
+    def _said(self, partition: int) -> int:
+        """The offset after the last that is said to be published."""
+        stored = self._store.shelf("published_rows", partition).rows
+        return max((row["last_offset"] + 1 for row in stored), default=0)
+
+    def _shows(self, table: str, partition: int, rows: list[Row], end: int) -> None:
+        """Exactly the undisturbed rows up to the markers' end, each once."""
+        shown = [identity(row) for row in rows]
+        every = self._wanted[table, partition]
+        wanted = every[: bisect_left(every, (partition, end, 0))]
+        assert len(shown) == len(set(shown)), f"{table} shows a row twice"
+        assert shown == wanted, (
+            f"{table} of partition {partition} up to {end}: lacks {sorted(set(wanted) - set(shown))}, "
+            f"has more {sorted(set(shown) - set(wanted))}"
+        )
+        for row in rows if self._tried else ():
+            assert self._rows[table][identity(row)] == without_claim(row), f"{table} {identity(row)} was refused"
 
     def committed(self, partition: int, offset: int) -> None:
         """The group's offset is never ahead of the markers."""
-        end = self.ends()[partition]
+        end = self._end(partition)
         assert offset <= end, f"partition {partition}: the group's offset {offset} is ahead of the markers' {end}"
 
     def delivered(self, topic: str, value: bytes, headers: Headers) -> None:
         """What is published is in the ledger; the same id is the same bytes."""
         if topic not in _TABLE_OF:
             return
-        shown = {identity(row) for row in self._store.visible(_TABLE_OF[topic])}
         for at, body in _identities(topic, value, headers):
-            assert at in shown, f"{topic} has {at}, which does not count"
+            assert at in self._shown(_TABLE_OF[topic], at[0]), f"{topic} has {at}, which does not count"
             assert self._sent[topic].setdefault(at, body) == body, f"{topic} has {at} with two contents"
+
+    def _shown(self, table: str, partition: int) -> set[Identity]:
+        """What a view shows now."""
+        rows = self._store.shown(table, partition)
+        known, ids = self._ids.get((table, partition), (None, set[Identity]()))
+        if known is not rows:
+            ids = {identity(row) for row in rows}
+            self._ids[table, partition] = rows, ids
+        return ids
 
     def finished(self) -> None:
         """At the end: everything counts, everything was published and is said to be."""
@@ -93,10 +135,7 @@ class Invariants:
 
     def published(self) -> bool:
         """Whether everything that counts is said to be published."""
-        said: dict[int, int] = {}
-        for row in self._store.stored("published_rows"):
-            said[row["partition"]] = max(row["last_offset"] + 1, said.get(row["partition"], 0))
-        return said == self.ends()
+        return all(self._said(partition) == end for partition, end in self.ends().items())
 
 
 def _identities(topic: str, value: bytes, headers: Headers) -> list[tuple[Identity, bytes]]:

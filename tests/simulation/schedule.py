@@ -59,7 +59,7 @@ class Schedule:
         self.steps = 0
         self.pace_s = 0.004  # what a step takes at most
         self.kill: Callable[[Process, str], bool] = lambda _process, _point: False
-        self.trace: deque[str] = deque(maxlen=80)
+        self._trace: deque[tuple[float, str, str]] = deque(maxlen=80)
         self.failure: BaseException | None = None
         self._steps_max = steps_max
         self._ending = False
@@ -67,6 +67,11 @@ class Schedule:
         self._numbered = 0
         self.current = Task("director", Process("director"))
         self._tasks = [self.current]
+
+    @property
+    def trace(self) -> list[str]:
+        """The last steps."""
+        return [f"{at_s:8.3f} {name}: {point}" for at_s, name, point in self._trace]
 
     def spawn(self, name: str, process: Process, work: Callable[[], None]) -> Task:
         """A task that begins at someone's next step."""
@@ -81,7 +86,7 @@ class Schedule:
             if not task.process.dead:
                 work()
         except Killed:
-            self.trace.append(f"{self.now:8.3f} {task.name}: killed")
+            self._trace.append((self.now, task.name, "killed"))
         except BaseException as error:  # noqa: BLE001 (told to the director, who raises it)
             self.failure = self.failure or error
         task.done = True
@@ -98,7 +103,7 @@ class Schedule:
         if not task.process.dead and self.kill(task.process, point):
             task.process.dead = True
         self._alive(task)
-        self.trace.append(f"{self.now:8.3f} {task.name}: {point}")
+        self._trace.append((self.now, task.name, point))
         if self.dice.random() < 0.5 or task.process.frozen_until > self.now:
             self._pass_on(task)
 

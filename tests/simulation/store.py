@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ import pyarrow as pa
 from pipeline.errors import StoreRefusedError, StoreUnavailableError
 from pipeline.ledger import (
     READINGS,
+    SUMMED,
     Claim,
     Heard,
     Intent,
@@ -27,7 +30,6 @@ from pipeline.ledger import (
     Snapshot,
     Span,
     Sums,
-    expected_sums,
 )
 from pipeline.metering import kinds
 from pipeline.migrations import shipped
@@ -38,6 +40,9 @@ Identity = tuple[int, int, int]  # partition, offset, line
 UNBOUNDED: Final = (1 << 64) - 1
 NOT_SAID: Final = (1 << 32) - 1
 REFUSED: Final = "Constraint of the simulated store is violated"
+_WRAP: Final = 1 << 64
+_COVERING: Final = ("claim_rows", "marker_rows")  # what says which rows count
+_ASKING: Final = ("claim_intent_rows", "claim_rows")
 _MONTHS_MAX: Final = 100  # of one insert
 _TABLE = re.compile(
     r"CREATE TABLE IF NOT EXISTS (\w+)\n.*?\nENGINE = (\w+)(?:\((\w+)\))?\n"
@@ -90,26 +95,53 @@ def all_well(parts: list[Part]) -> Fate:
     return Fate([0.0] * len(parts))
 
 
+class Shelf:
+    """The rows of one table in one partition of the log, as they landed and with repeats told apart."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Empty."""
+        self.rows: list[Row] = []
+        self._version, self._key = layout.version, itemgetter(*layout.key)
+        self._final: dict[tuple[int, Any], Row] = {}
+
+    def put(self, month: int, row: Row) -> None:
+        """One row has landed."""
+        self.rows.append(row)
+        if self._version:
+            key = month, self._key(row)
+            held = self._final.get(key)
+            if held is None or row[self._version] >= held[self._version]:
+                self._final[key] = row
+
+    def final(self) -> Iterable[Row]:
+        """One of each sort key and table partition: of the highest version, and of those the last."""
+        return self._final.values()
+
+
 class SimulatedStore:
-    """The server. `fate` decides what becomes of inserts, `down` whether anyone gets an answer."""
+    """The server. `fate` decides what becomes of inserts, `down` whether anyone gets an answer.
+
+    Answers are kept by partition until something lands that they are made from; the same list is the same answer.
+    """
 
     def __init__(self, later: Callable[[float, Callable[[], None]], None]) -> None:
         """`later` has something happen so many seconds from now."""
         self._later = later
-        self.parts: dict[str, list[Part]] = defaultdict(list)
         self.schemas: dict[str, pa.Schema] = {}
         self.fate: Callable[[list[Part]], Fate] = all_well
         self.down: Callable[[], bool] = lambda: False
         self.refuses: Callable[[str, Row], bool] = lambda _table, _row: False
         self.landed: Callable[[Part], None] = lambda _part: None
-        self.state = 0  # grows with every part that lands
-        self._seen: dict[Any, tuple[int, Any]] = {}
+        self.rows: dict[int, int] = defaultdict(int)  # by partition, of all tables: what did not grow says the same
+        self._shelves: dict[tuple[str, int], Shelf] = {}
+        self._seen: dict[tuple[str, str, int], tuple[int, Any]] = {}
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert rows; raises StoreUnavailableError where no answer comes."""
         if not rows.num_rows:
             return
-        self.schemas.setdefault(table, _plain(rows.schema))
+        if table not in self.schemas:
+            self.schemas[table] = _plain(rows.schema)
         parts = _parts(table, rows_of(rows))
         self._check(parts)
         fate = self.fate(parts)
@@ -131,8 +163,9 @@ class SimulatedStore:
 
     def land(self, part: Part) -> None:
         """A part is in place."""
-        self.parts[part.table].append(part)
-        self.state += 1
+        for row in part.rows:
+            self.shelf(part.table, row["partition"]).put(part.month, row)
+            self.rows[row["partition"]] += 1
         self.landed(part)
 
     def ask(self) -> None:
@@ -142,88 +175,83 @@ class SimulatedStore:
 
     # what readers see
 
-    def stored(self, table: str) -> list[Row]:
-        """Every row, repeats too."""
-        return [row for part in self.parts[table] for row in part.rows]
-
-    def final(self, table: str) -> list[Row]:
-        """Rows with one of each sort key and table partition: of the highest version, and of those the last."""
-        return self._kept(("final", table), lambda: self._final(table))
-
-    def _final(self, table: str) -> list[Row]:
-        layout = LAYOUTS[table]
-        found: dict[tuple[Any, ...], Row] = {}
-        for part in self.parts[table]:
-            for row in part.rows:
-                key = (part.month, *(row[name] for name in layout.key))
-                if key not in found or row[layout.version] >= found[key][layout.version]:
-                    found[key] = row
-        return list(found.values())
-
-    def claims(self) -> dict[int, list[tuple[Row, int]]]:
-        """Partition → the claims that count with the offset at which each ends, the highest first."""
-        return self._kept("claims", self._claims)
-
-    def _claims(self) -> dict[int, list[tuple[Row, int]]]:
-        lowest: dict[tuple[int, int], Row] = {}
-        for row in self.stored("claim_rows"):
-            at = (row["partition"], row["claim"])
-            if at not in lowest or row["member"] < lowest[at]["member"]:
-                lowest[at] = row
-        kept: dict[int, list[tuple[Row, int]]] = defaultdict(list)
-        below: dict[int, int] = {}
-        for (partition, claim), row in sorted(lowest.items(), reverse=True):
-            if claim <= below.get(partition, NOT_SAID):
-                above = [one["first_offset"] for one, _ in kept[partition]]
-                kept[partition].append((row, min(above, default=UNBOUNDED)))
-                below[partition] = min(row.get("previous", NOT_SAID), claim - 1)
-        return kept
-
-    def markers(self) -> list[Row]:
-        """The markers that hold, by partition and offset."""
-        return self._kept("markers", self._markers)
-
-    def _markers(self) -> list[Row]:
-        bounds = {
-            (partition, row["claim"]): (row["first_offset"], end)
-            for partition, kept in self.claims().items()
-            for row, end in kept
-        }
-        found = []
-        for row in self.final("marker_rows"):
-            first, end = bounds.get((row["partition"], row["claim"]), (0, 0))
-            if row["first_offset"] >= first and row["last_offset"] < end:
-                found.append(row)
-        return sorted(found, key=lambda row: (row["partition"], row["first_offset"]))
-
-    def covered(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """(partition, claim) → first and last offset that count."""
-        found: dict[tuple[int, int], tuple[int, int]] = {}
-        for row in self.markers():
-            at = (row["partition"], row["claim"])
-            first, last = found.get(at, (row["first_offset"], row["last_offset"]))
-            found[at] = min(first, row["first_offset"]), max(last, row["last_offset"])
+    def shelf(self, table: str, partition: int) -> Shelf:
+        """What landed."""
+        found = self._shelves.get((table, partition))
+        if found is None:
+            found = self._shelves[table, partition] = Shelf(LAYOUTS[table])
         return found
 
-    def visible(self, table: str) -> list[Row]:
-        """What a view shows, in the order of identity."""
-        return self._kept(("visible", table), lambda: self._visible(table))
+    def stored(self, table: str) -> list[Row]:
+        """Every row, repeats too."""
+        return [row for partition in sorted(self.rows) for row in self.shelf(table, partition).rows]
 
-    def _visible(self, table: str) -> list[Row]:
-        covered = self.covered()
+    def claims(self, partition: int) -> list[tuple[Row, int]]:
+        """The claims that count with the offset at which each ends, the highest first."""
+        return self._kept("claims", "", partition, ("claim_rows",), lambda: self._claims(partition))
+
+    def _claims(self, partition: int) -> list[tuple[Row, int]]:
+        lowest: dict[int, Row] = {}
+        for row in self.shelf("claim_rows", partition).rows:
+            claim = row["claim"]
+            if claim not in lowest or row["member"] < lowest[claim]["member"]:
+                lowest[claim] = row
+        kept: list[tuple[Row, int]] = []
+        below = NOT_SAID
+        for claim, row in sorted(lowest.items(), reverse=True):
+            if claim <= below:
+                kept.append((row, min((one["first_offset"] for one, _ in kept), default=UNBOUNDED)))
+                below = min(row.get("previous", NOT_SAID), claim - 1)
+        return kept
+
+    def markers(self, partition: int) -> list[Row]:
+        """The markers that hold, by offset."""
+        return self._kept("markers", "", partition, _COVERING, lambda: self._markers(partition))
+
+    def _markers(self, partition: int) -> list[Row]:
+        bounds = {row["claim"]: (row["first_offset"], end) for row, end in self.claims(partition)}
         found = []
-        for row in self.final(table):
-            first, last = covered.get((row["partition"], row["claim"]), (1, 0))
+        for row in self.shelf("marker_rows", partition).final():
+            first, end = bounds.get(row["claim"], (0, 0))
+            if row["first_offset"] >= first and row["last_offset"] < end:
+                found.append(row)
+        return sorted(found, key=itemgetter("first_offset"))
+
+    def covered(self, partition: int) -> dict[int, tuple[int, int]]:
+        """Claim → first and last offset that count."""
+        return self._kept("covered", "", partition, _COVERING, lambda: self._covered(partition))
+
+    def _covered(self, partition: int) -> dict[int, tuple[int, int]]:
+        found: dict[int, tuple[int, int]] = {}
+        for row in self.markers(partition):
+            first, last = found.get(row["claim"], (row["first_offset"], row["last_offset"]))
+            found[row["claim"]] = min(first, row["first_offset"]), max(last, row["last_offset"])
+        return found
+
+    def shown(self, table: str, partition: int) -> list[Row]:
+        """What a view shows of a partition, in the order of identity."""
+        return self._kept("shown", table, partition, (table, *_COVERING), lambda: self._shown(table, partition))
+
+    def _shown(self, table: str, partition: int) -> list[Row]:
+        covered = self.covered(partition)
+        found = []
+        for row in self.shelf(table, partition).final():
+            first, last = covered.get(row["claim"], (1, 0))
             if first <= row["offset"] <= last:
                 found.append(row)
         return sorted(found, key=identity)
 
-    def _kept(self, name: Any, make: Callable[[], _Answer]) -> _Answer:
-        """An answer, until something lands."""
-        state, answer = self._seen.get(name, (-1, None))
-        if state != self.state:
+    def visible(self, table: str) -> list[Row]:
+        """What a view shows, in the order of identity."""
+        return [row for partition in sorted(self.rows) for row in self.shown(table, partition)]
+
+    def _kept(self, what: str, of: str, partition: int, tables: Iterable[str], make: Callable[[], _Answer]) -> _Answer:
+        """An answer, until something lands in one of these tables: rows only ever come."""
+        landed = sum(len(self.shelf(table, partition).rows) for table in tables)
+        before, answer = self._seen.get((what, of, partition), (-1, None))
+        if before != landed:
             answer = make()
-            self._seen[name] = self.state, answer
+            self._seen[what, of, partition] = landed, answer
         return cast("_Answer", answer)
 
 
@@ -234,20 +262,33 @@ def identity(row: Row) -> Identity:
 
 def rows_of(table: pa.Table) -> list[Row]:
     """Rows with instants in ms and words as text."""
-    columns: dict[str, list[Any]] = {}
-    for name in table.column_names:
-        column = table.column(name)
-        columns[name] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if not table.num_rows:
+        return []
+    names = table.column_names
+    return [dict(zip(names, values, strict=True)) for values in zip(*map(_values, table.columns), strict=True)]
+
+
+def _values(column: "pa.ChunkedArray[Any]") -> list[Any]:
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.int64())
+    elif not pa.types.is_integer(kind):
+        return column.to_pylist()
+    return column.to_pylist() if column.null_count else cast("list[Any]", column.to_numpy().tolist())
 
 
 def _parts(table: str, rows: list[Row]) -> list[Part]:
     by = LAYOUTS[table].partition_by
     months: dict[int, list[Row]] = {}
     for row in rows:
-        instant = datetime.fromtimestamp(row[by] / 1000, UTC) if by else None
-        months.setdefault(instant.year * 100 + instant.month if instant else 0, []).append(row)
+        months.setdefault(_month(row[by]) if by else 0, []).append(row)
     return [Part(table, month, found) for month, found in months.items()]
+
+
+@lru_cache(maxsize=4096)
+def _month(instant_ms: int) -> int:
+    instant = datetime.fromtimestamp(instant_ms / 1000, UTC)
+    return instant.year * 100 + instant.month
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
@@ -281,17 +322,18 @@ class SimulatedLedger(Ledger):
         self._ask("read back")
         found: dict[tuple[str, int], Sums] = {}
         for table in tables:
-            all_rows = self.store.stored(table) if repeats else self.store.final(table)
-            rows = [row for row in all_rows if any(_inside(row, span) for span in spans)]
-            if rows:
-                found.update(expected_sums(table, self._table(table, rows)))
+            for partition in {span.partition for span in spans}:
+                shelf = self.store.shelf(table, partition)
+                rows = [row for row in (shelf.rows if repeats else shelf.final()) if _inside(row, spans)]
+                if rows:
+                    check = sum(_check_of(row, SUMMED[table]) for row in rows) % _WRAP
+                    found[table, partition] = Sums(len(rows), check)
         return found
 
     def covered_rows(self, table: str, partition: int, first_offset: int, last_offset: int) -> pa.Table:
         """Rows that count."""
         self._ask(f"covered rows of {table}")
-        shown = self.store.visible(table)
-        rows = [r for r in shown if r["partition"] == partition and first_offset <= r["offset"] <= last_offset]
+        rows = [r for r in self.store.shown(table, partition) if first_offset <= r["offset"] <= last_offset]
         found = self._table(table, rows)
         for name, words in _NUMBERED.get(table, {}).items() if found.num_columns else ():
             numbers = pa.array([words.index(row[name]) for row in rows], pa.int8())
@@ -325,39 +367,37 @@ class SimulatedLedger(Ledger):
         """Whether they are valid or not."""
         self._ask("markers read back")
         wanted = set(keys)
-        rows = self.store.final("marker_rows")
+        rows = [row for p in {key[0] for key in keys} for row in self.store.shelf("marker_rows", p).final()]
         return [_marker(row) for row in rows if (row["partition"], row["claim"], row["first_offset"]) in wanted]
 
     def markers(self, partitions: Sequence[int]) -> list[Marker]:
         """The valid ones."""
         self._ask("markers")
-        return [_marker(row) for row in self.store.markers() if row["partition"] in partitions]
+        return [_marker(row) for partition in sorted(partitions) for row in self.store.markers(partition)]
 
     def intents(self, partitions: Sequence[int]) -> dict[int, Intent]:
         """The highest number asked for."""
         self._ask("intents")
-        asked: dict[int, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for table in ("claim_intent_rows", "claim_rows"):
-            for row in self.store.stored(table):
-                asked[row["partition"]][row["claim"]].add(row["member"])
-        highest = {partition: max(numbers) for partition, numbers in asked.items() if partition in partitions}
-        return {p: Intent(number, tuple(sorted(asked[p][number]))) for p, number in highest.items()}
+        found: dict[int, Intent] = {}
+        for partition in partitions:
+            rows = [row for table in _ASKING for row in self.store.shelf(table, partition).rows]
+            if rows:
+                highest = max(row["claim"] for row in rows)
+                members = {row["member"] for row in rows if row["claim"] == highest}
+                found[partition] = Intent(highest, tuple(sorted(members)))
+        return found
 
     def highest_claims(self, partitions: Sequence[int]) -> dict[int, Claim]:
         """The claim that counts now."""
         self._ask("claims")
-        names = [f.name for f in fields(Claim)]
-        kept = self.store.claims()
-        return {p: Claim(**{n: kept[p][0][0][n] for n in names}) for p in partitions if kept.get(p)}
+        kept = {p: self.store.claims(p) for p in partitions}
+        return {p: Claim(*_claimed(claims[0][0])) for p, claims in kept.items() if claims}
 
     def published(self, partitions: Sequence[int]) -> dict[int, int]:
         """Last offset on Kafka."""
         self._ask("published")
-        found: dict[int, int] = {}
-        for row in self.store.stored("published_rows"):
-            if row["partition"] in partitions:
-                found[row["partition"]] = max(row["last_offset"], found.get(row["partition"], 0))
-        return found
+        stored = {p: self.store.shelf("published_rows", p).rows for p in partitions}
+        return {p: max(row["last_offset"] for row in rows) for p, rows in stored.items() if rows}
 
     def refusals(self, partitions: Sequence[int]) -> list[Refusal]:
         """Of repeats the least in words."""
@@ -379,20 +419,38 @@ class SimulatedLedger(Ledger):
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
         """The newest."""
         self._ask("snapshot")
-        rows = [
-            row
-            for row in self.store.stored("snapshot_rows")
-            if row["partition"] == partition and row["last_offset"] <= not_beyond
-        ]
+        stored = self.store.shelf("snapshot_rows", partition).rows
+        rows = [row for row in stored if row["last_offset"] <= not_beyond]
         rows.sort(key=lambda row: (row["last_offset"], row["claim"]), reverse=True)
-        return Snapshot(**{f.name: rows[skip][f.name] for f in fields(Snapshot)}) if skip < len(rows) else None
+        return Snapshot(*_taken(rows[skip])) if skip < len(rows) else None
 
 
-def _inside(row: Row, span: Span) -> bool:
-    return (row["partition"], row["claim"]) == (span.partition, span.claim) and (
-        span.first_offset <= row["offset"] <= span.last_offset
-    )
+def _fields_of(kind: type[Any]) -> Callable[[Row], tuple[Any, ...]]:
+    """The values of a row that a ledger's dataclass has, in its order."""
+    return itemgetter(*(f.name for f in fields(kind)))
+
+
+_marked: Final = _fields_of(Marker)
+_claimed: Final = _fields_of(Claim)
+_taken: Final = _fields_of(Snapshot)
+
+
+def _inside(row: Row, spans: Sequence[Span]) -> bool:
+    at, claim, offset = row["partition"], row["claim"], row["offset"]
+    for span in spans:
+        if claim == span.claim and span.first_offset <= offset <= span.last_offset and at == span.partition:
+            return True
+    return False
+
+
+def _check_of(row: Row, summed: Iterable[str]) -> int:
+    """What a row adds to the sum that is read back; the store's own arithmetic, as the real one has SQL."""
+    offset: int = row["offset"]
+    check: int = offset + offset * offset + row["line"]
+    for column in summed:
+        check += row[column]
+    return check
 
 
 def _marker(row: Row) -> Marker:
-    return Marker(**{f.name: row[f.name] for f in fields(Marker)})
+    return Marker(*_marked(row))

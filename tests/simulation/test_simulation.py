@@ -4,34 +4,49 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
 from pipeline.ledger import ROW_TABLES
 from pipeline.rate.engine import Engine
 from pipeline.rate.snapshot import restore, take
 from pipeline.rate.tables import tables_of
 from tests.pipeline.rate.memory import MemoryLedger
+from tests.simulation.__main__ import main
 from tests.simulation.mutants import MUTANTS, caught
+from tests.simulation.runs import prepare, run_all
 from tests.simulation.store import identity, rows_of
 from tests.simulation.workload import LOG_ID, PARTITIONS, Rows, Workload, records_of, without_claim, workload
 from tests.simulation.world import World
 
-SEEDS = 60
-A_TEST = 20
+SEEDS = 300
 LOGS = range(0, 64, 8)
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What workers say of faults is not of interest here."""
-    logging.disable(logging.CRITICAL)
+    """As a process that runs many seeds."""
+    prepare()
     yield
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("first", range(1, SEEDS + 1, A_TEST))
-def test_the_protocol_holds_at_every_step_of_these_seeds(first: int) -> None:
-    for seed in range(first, first + A_TEST):
-        World(seed).run()
+def test_the_protocol_holds_at_every_step_of_these_seeds() -> None:
+    failed = [f"seed {ran.seed}: {ran.failed}\n{ran.notes}" for ran in run_all(range(1, SEEDS + 1)) if ran.failed]
+    assert not failed, "\n".join(failed)
+
+
+def test_seeds_are_the_same_runs_in_any_number_of_processes() -> None:
+    alone, shared = (
+        [(ran.told, ran.failed) for ran in run_all(range(1, 13), "commit before rows", workers)] for workers in (1, 2)
+    )
+    assert alone == shared
+    assert any(failed for _, failed in alone)
+
+
+def test_the_command_says_how_to_repeat_what_failed() -> None:
+    said = CliRunner().invoke(main, ["--seeds", "200", "--workers", "1", "--mutant", "group offset before the marker"])
+    assert said.exit_code == 1
+    assert "again: python -m tests.simulation --seed" in said.output
 
 
 def test_a_seed_is_one_run() -> None:
