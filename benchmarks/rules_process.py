@@ -13,35 +13,35 @@ from typing import Any
 from pipeline.metering import rules
 from pipeline.metering.output import Record
 from pipeline.metering.run import Desk
-from rating.jit import part
+from rating.jit import inlined
 
 
-@part
+@inlined
 def _after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int, energy_mwh: int) -> None:
     return
 
 
-@part
+@inlined
 def _interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -> None:
     return
 
 
-@part
+@inlined
 def _on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     return
 
 
-@part
+@inlined
 def _sample(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     return
 
 
-@part
+@inlined
 def _heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     desk.connectors[connector].heard_ms = max(desk.connectors[connector].heard_ms, sample.received_ms)
 
 
-@part
+@inlined
 def _outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: int) -> None:
     return
 

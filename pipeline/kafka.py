@@ -235,16 +235,23 @@ class Reader:
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             new = [p.partition for p in partitions]
-            starts = self._positions(on_assign(new)) if new or not self._cooperative else []
-            (consumer.incremental_assign if self._cooperative else consumer.assign)(starts)
+            starts: list[TopicPartition] = []
+            try:
+                starts = self._positions(on_assign(new)) if new or not self._cooperative else []
+            finally:
+                (consumer.incremental_assign if self._cooperative else consumer.assign)(starts)
 
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            on_revoke([p.partition for p in partitions])
-            self._release(partitions)
+            try:
+                on_revoke([p.partition for p in partitions])
+            finally:  # what was raised comes out of `consume`; a client that leaves unanswered holds up the group
+                self._release(partitions)
 
         def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            on_lost([p.partition for p in partitions])
-            self._release(partitions)
+            try:
+                on_lost([p.partition for p in partitions])
+            finally:
+                self._release(partitions)
 
         self._consumer.subscribe([self.topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
