@@ -28,6 +28,7 @@ _OUTAGE_CODES: Final = frozenset(
         77,  # can't close file
         87,  # can't seek in file
         88,  # can't shorten file
+        107,  # a file is not there
         159,  # time-out
         164,  # read-only user or server
         172,  # can't make folder
@@ -37,11 +38,15 @@ _OUTAGE_CODES: Final = frozenset(
         209,  # socket time-out
         210,  # network
         225,  # no ZooKeeper
+        226,  # a part lacks a file
+        228,  # a part's file has another size
         236,  # aborted
         241,  # memory limit
         242,  # table is read-only
         243,  # not enough space
+        246,  # a part is corrupt
         252,  # too many parts
+        271,  # a part can't be unpacked
         279,  # all connections failed
         285,  # too few live replicas
         286,  # quorum is not satisfied
