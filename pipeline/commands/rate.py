@@ -59,6 +59,8 @@ def _rate(settings: Settings, drain: float | None, running: list[Worker], done: 
     while True:
         worker = Worker.connect(settings, wait=lambda: not done.is_set())
         running[:] = [worker]
+        if done.is_set():  # told to end while it connected
+            worker.stop()
         try:
             return worker.run(drain_s=drain)
         except DroppedError as error:

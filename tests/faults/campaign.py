@@ -123,16 +123,11 @@ class Workers:
             if self._ended(number, 0.0) is not None:
                 self._pids[number] = self._start(self._zygotes[number])
 
-    def stop(self, *, may_hang: bool) -> None:
-        """As a person does; one that can't leave a group that stands still is killed, as a supervisor would."""
+    def stop(self) -> None:
+        """As a person does."""
         for pid in self._pids:
             os.kill(pid, signal.SIGTERM)
         codes = [zygote.poll(START_S) for zygote in self._zygotes]
-        if may_hang:
-            for pid, code in zip(self._pids, codes, strict=True):
-                if code is None:
-                    os.kill(pid, signal.SIGKILL)
-            codes = [code for code in codes if code is not None]
         self._pids = []
         # one that was just started again has no handler yet: SIGTERM ends it
         assert set(codes) <= {0, -signal.SIGTERM}, f"workers ended with {codes}: see {self._log}"
@@ -220,7 +215,7 @@ def campaign(stack: Stack, settings: Settings, folder: Path, seed: int, kills: i
         workers.thaw(now=True)
         feeder.done()
         _await_all(settings, workers)
-        workers.stop(may_hang=not is_kafka)
+        workers.stop()
         billing.finish()
         report.came_back = workers.came_back
     report.booked = _booked_once(settings, billing.path)
