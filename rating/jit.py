@@ -16,19 +16,18 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import caching, extending
+from numba.core import caching
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _njit: Callable[..., Any] = numba.njit
 _unliteral: Callable[[Any], Any] = numba.types.unliteral
 _FunctionCache: Any = caching.FunctionCache
-_Intrinsic: Any = extending._Intrinsic  # noqa: SLF001 - what `intrinsic` returns has no public name
 _OPTIONS = {"nogil": True, "_nrt": False}
 _UNWRAPPED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -59,7 +58,7 @@ def allocating(function: Function) -> Function:
 def fingerprint(function: Callable[..., Any]) -> str:
     """A hash of a function's code and of every function and constant that is compiled into it.
 
-    Of an intrinsic it takes the whole file: the instructions that it emits come from any function there.
+    Of a wrapper, as an intrinsic is, it takes the file of what it wraps: any function there may say what it emits.
     """
     digest = hashlib.sha256()
     todo, seen = [function], set()
@@ -74,8 +73,8 @@ def fingerprint(function: Callable[..., Any]) -> str:
             if hasattr(value, "py_func"):
                 todo.append(value.py_func)
                 digest.update(f"{name}:{sorted(value.targetoptions.items())};".encode())
-            elif isinstance(value, _Intrinsic):
-                digest.update(_file_hash(value._defn))  # noqa: SLF001 - what it emits is written there
+            elif isinstance(emitter := getattr(value, "__wrapped__", None), FunctionType):
+                digest.update(_file_hash(emitter))
             elif isinstance(value, np.ndarray | np.generic):
                 digest.update(f"{name}={value.dtype}{value.shape};".encode() + value.tobytes())
             elif _plain(value):
