@@ -112,6 +112,8 @@ def test_a_reader_that_fails_or_hangs_is_restarted_and_nothing_is_lost(
 ) -> None:
     falters = Falters(how)
     monkeypatch.setattr(SessionHandler, "take", lambda handler, messages: falters(handler, messages))
+    # A minute and two by default, too long to wait for here; yet more than any step takes a reader that is well, on a
+    # busy machine too: else others would be restarted beside the one that hangs.
     monkeypatch.setattr(app, "Watched", partial(Watched, silent_s=10.0, stuck_s=20.0))
     settings = replace(ready, webhook_url=endpoint.url)
     watch: WatchThread
