@@ -13,7 +13,7 @@ from pipeline.rate.warm import compile_all
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import Told, World
 
-CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES: Final = len(os.sched_getaffinity(0))
 _AT_ONCE: Final = 10  # seeds that a process is given
 _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h
 _LARGE: Final = 1_000_000
