@@ -2,41 +2,16 @@
 
 import threading
 
-import pytest
-
 from pipeline.commands import rate
 from pipeline.rate.progress import Progress
-from pipeline.settings import load
+from pipeline.rate.worker import Worker
+from pipeline.settings import Settings
 
 
-class Connecting:
-    """Takes the place of Worker: the signal comes while it connects."""
-
-    told: threading.Event
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self.progress = Progress(0.0, 0.0)
-
-    @classmethod
-    def connect(cls, *_: object, **__: object) -> "Connecting":
-        """As the handler of SIGTERM does, which knows of no worker yet."""
-        cls.told.set()
-        return cls()
-
-    def stop(self) -> None:
-        """Noted."""
-        self.stopped = True
-
-    def run(self, **_: object) -> Progress:
-        """Would go on for ever."""
-        assert self.stopped
-        return self.progress
-
-
-def test_a_signal_that_comes_while_the_worker_connects_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    Connecting.told = threading.Event()
-    monkeypatch.setattr(rate, "Worker", Connecting)
-    running: list[Connecting] = []
-    rate._rate(load(environ={}), None, running, Connecting.told)  # type: ignore[arg-type]
-    assert [one.stopped for one in running] == [True]
+def test_a_signal_that_comes_while_the_worker_connects_ends_it(ready: Settings) -> None:
+    told, running, ended = threading.Event(), list[Worker](), list[Progress]()
+    told.set()  # as the handler of SIGTERM does, which knows of no worker yet
+    rating = threading.Thread(target=lambda: ended.append(rate._rate(ready, None, running, told)), daemon=True)
+    rating.start()
+    rating.join(60)
+    assert [progress.records for progress in ended] == [0]
