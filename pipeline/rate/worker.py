@@ -34,7 +34,6 @@ _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
-_AT_EASE: Final = 50_000  # records of a batch while the worker keeps up: larger ones cost less and take longer
 _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
@@ -43,6 +42,8 @@ Result = TypeVar("Result")
 
 class Worker:
     """One rating process. Not for threads: everything happens where `run` is called."""
+
+    at_ease = 50_000  # records of a batch while the worker keeps up: larger ones cost less and take longer
 
     def __init__(self, settings: Settings, doors: Doors) -> None:
         """Open the doors. Raises outages as they are."""
@@ -125,7 +126,7 @@ class Worker:
         """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
         gathered: list[Message] = []
         most = self._settings.batch_records
-        limit = most if self._full_batches >= _BEHIND else min(_AT_EASE, most)
+        limit = most if self._full_batches >= _BEHIND else min(self.at_ease, most)
         room, at_once = _BATCH_BYTES, _AT_FIRST
         until_s = self._clock.monotonic() + self._settings.batch_wait_s
         while len(gathered) < limit and room > 0 and not self._stopping:

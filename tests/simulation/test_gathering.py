@@ -1,25 +1,37 @@
 """How many records a worker takes at once: small batches while it keeps up, the largest while it is behind."""
 
-import logging
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
-
 from pipeline.codec.records import Records
-from pipeline.rate import worker
+from pipeline.rate.doors import Doors
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
-from tests.simulation.world import Weather, World
+from tests.simulation.world import Broken, Weather, World
 
 AT_EASE, MOST = 4, 9
 
 
 class Calm(World):
-    """No faults; records come all at once, or one every two seconds."""
+    """No faults; records come all at once, or one every two seconds. Notes the records of each worker's batches."""
 
     apart_s = 0.0
+
+    def __init__(self, seed: int) -> None:
+        self.sizes = sizes = list[list[int]]()
+
+        class Noting(Worker):
+            at_ease = AT_EASE
+
+            def __init__(self, settings: Settings, doors: Doors) -> None:
+                super().__init__(settings, doors)
+                self._sizes = list[int]()
+                sizes.append(self._sizes)
+
+            def _rate(self, records: dict[int, Records]) -> None:
+                self._sizes.append(sum(len(one.values) for one in records.values()))
+                super()._rate(records)
+
+        super().__init__(seed, Broken(worker=Noting))
 
     def _settings(self) -> Settings:
         return replace(super()._settings(), batch_records=MOST, batch_wait_s=0.5)
@@ -27,11 +39,8 @@ class Calm(World):
     def _weather(self) -> Weather:
         return Weather()
 
-    def _feed(self) -> None:
-        for partition, records in self.workload.log.items():
-            for number, record in enumerate(records):
-                seconds = number * self.apart_s
-                self.schedule.at(seconds, lambda p=partition, r=record: self.log.append(p, r))  # type: ignore[misc]
+    def _instants(self, count: int) -> list[float]:
+        return [number * self.apart_s for number in range(count)]
 
 
 class Slow(Calm):
@@ -40,32 +49,17 @@ class Slow(Calm):
     apart_s = 2.0
 
 
-@pytest.fixture
-def sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[int]]]:
-    """Records of each batch, by worker."""
-    found: dict[int, list[int]] = defaultdict(list)
-    rate = Worker._rate
-
-    def noted(self: Worker, records: dict[int, Records]) -> None:
-        found[id(self)].append(sum(len(one.values) for one in records.values()))
-        rate(self, records)
-
-    monkeypatch.setattr(worker, "_AT_EASE", AT_EASE)
-    monkeypatch.setattr(Worker, "_rate", noted)
-    logging.disable(logging.CRITICAL)
-    yield found
-    logging.disable(logging.NOTSET)
-
-
-def test_the_third_batch_of_a_log_that_waits_is_a_large_one(sizes: dict[int, list[int]]) -> None:
-    Calm(3).run()
-    behind = [found for found in sizes.values() if len(found) > 3]
+def test_the_third_batch_of_a_log_that_waits_is_a_large_one() -> None:
+    world = Calm(3)
+    world.run()
+    behind = [sizes for sizes in world.sizes if len(sizes) > 3]
     assert behind
-    for found in behind:
-        assert found[:3] == [AT_EASE, AT_EASE, MOST]
+    for sizes in behind:
+        assert sizes[:3] == [AT_EASE, AT_EASE, MOST]
 
 
-def test_a_worker_that_keeps_up_takes_what_came(sizes: dict[int, list[int]]) -> None:
-    Slow(3).run()
-    assert sizes
-    assert max(size for found in sizes.values() for size in found) <= AT_EASE
+def test_a_worker_that_keeps_up_takes_what_came() -> None:
+    world = Slow(3)
+    world.run()
+    assert any(world.sizes)
+    assert max(size for sizes in world.sizes for size in sizes) <= AT_EASE

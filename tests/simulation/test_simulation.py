@@ -1,8 +1,5 @@
 """Seeds of the simulation, few enough for CI; `python -m tests.simulation --seeds 5000` runs more."""
 
-import logging
-from collections.abc import Iterator
-
 import pytest
 from click.testing import CliRunner
 
@@ -13,21 +10,13 @@ from pipeline.rate.tables import tables_of
 from tests.pipeline.rate.memory import MemoryLedger
 from tests.simulation.__main__ import main
 from tests.simulation.mutants import MUTANTS, caught
-from tests.simulation.runs import prepare, run_all
+from tests.simulation.runs import run_all
 from tests.simulation.store import identity, rows_of
 from tests.simulation.workload import LOG_ID, PARTITIONS, Rows, Workload, records_of, without_claim, workload
 from tests.simulation.world import World
 
 SEEDS = 300
 LOGS = range(0, 64, 8)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """As a process that runs many seeds."""
-    prepare()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def test_the_protocol_holds_at_every_step_of_these_seeds() -> None:

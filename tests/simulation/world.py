@@ -7,7 +7,7 @@ often, and every turn of the scheduler.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from pipeline.errors import BrokerError, DroppedError, IntegrityError, StoreError
@@ -298,11 +298,14 @@ class World:
         self._finish(wanted)
 
     def _feed(self) -> None:
-        dice = self.dice
         for partition, records in self.workload.log.items():
-            instants = sorted(0.0 if dice.random() < 0.3 else dice.random() * 20.0 for _ in records)
-            for record, seconds in zip(records, instants, strict=True):
-                self.schedule.at(seconds, lambda p=partition, r=record: self.log.append(p, r))  # type: ignore[misc]
+            for record, seconds in zip(records, self._instants(len(records)), strict=True):
+                self.schedule.at(seconds, partial(self.log.append, partition, record))
+
+    def _instants(self, count: int) -> list[float]:
+        """When the records of a partition come."""
+        dice = self.dice
+        return sorted(0.0 if dice.random() < 0.3 else dice.random() * 20.0 for _ in range(count))
 
     def _rated(self) -> bool:
         return self.invariants.ends() == {p: len(records) for p, records in self.workload.log.items()}
