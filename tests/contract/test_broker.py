@@ -212,6 +212,38 @@ def test_a_group_shares_the_partitions_and_gives_them_back(settings: Settings, a
     assert not first.lost and not second.lost
 
 
+class Leaver(Member):
+    """Fails when partitions are first taken from it, and leaves."""
+
+    left = False
+
+    def _revoked(self, partitions: list[int]) -> None:
+        super()._revoked(partitions)
+        if self.problem is None:
+            raise TopicError("leaves in mid-rebalance")
+
+    def _run(self) -> None:
+        super()._run()
+        self.reader.close()
+        self.left = True
+
+
+@pytest.mark.parametrize("broker", [pytest.param("apache", marks=pytest.mark.kafka)], indirect=True)
+def test_a_group_goes_on_at_once_when_its_leader_leaves_in_mid_rebalance(settings: Settings, admin: Admin) -> None:
+    """Embedded broker's limit: its group may stand still for minutes."""
+    patient = replace(settings, session_timeout_s=30.0)
+    leader = Leaver(patient)
+    assert eventually(lambda: leader.has == set(range(PARTITIONS)))
+    other = Member(patient)
+    assert eventually(lambda: leader.left)
+    assert isinstance(leader.problem, TopicError)
+    anew = Member(patient)
+    assert eventually(lambda: len(other.has) == 2 and len(anew.has) == 2, patient.session_timeout_s)
+    assert other.has | anew.has == set(range(PARTITIONS))
+    other.leave()
+    anew.leave()
+
+
 def test_what_a_callback_raises_comes_out_of_consume(settings: Settings, admin: Admin) -> None:
     def refuse(partitions: list[int]) -> dict[int, int]:
         raise TopicError("no claim")
