@@ -1,6 +1,8 @@
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -17,7 +19,10 @@ def store(empty: Settings) -> Iterator[Store]:
         yield opened
 
 
-@pytest.mark.parametrize("code", [159, 202, 241, 242, 243, 252, 285, 319, 999])
+A_DISK_THAT_FAILS = (33, 40, 77, 87, 88, 107, 172, 204, 226, 228, 246, 271, 294, 586, 641)
+
+
+@pytest.mark.parametrize("code", [159, 202, 241, 242, 243, 252, 285, 319, 999, *A_DISK_THAT_FAILS])
 def test_what_passes_is_an_outage(store: Store, code: int) -> None:
     found = store._problem(DatabaseError(f"Code: {code}. DB::Exception: x", code=code), "inserting")
     assert isinstance(found, StoreUnavailableError) and "inserting" in found.message
@@ -27,6 +32,15 @@ def test_what_passes_is_an_outage(store: Store, code: int) -> None:
 def test_what_never_gets_better_is_a_refusal_with_its_code(store: Store, code: int) -> None:
     found = store._problem(DatabaseError(f"Code: {code}. DB::Exception: x", code=code), "inserting")
     assert isinstance(found, StoreRefusedError) and found.code == code
+
+
+def test_a_part_that_cannot_be_read_is_an_outage(store: Store) -> None:
+    store.command("CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id")
+    store.insert("t", pa.table({"id": pa.array(range(1000), pa.uint64())}))
+    [data] = Path(store.scalar("SELECT path FROM system.parts WHERE database = currentDatabase()")).glob("*.bin")
+    os.truncate(data, data.stat().st_size // 2)
+    with pytest.raises(StoreUnavailableError, match="Cannot read all data"):
+        store.scalar("SELECT sum(id) FROM t")
 
 
 def test_too_many_partitions_in_one_insert_is_a_refusal_though_its_code_is_that_of_too_many_parts(store: Store) -> None:
