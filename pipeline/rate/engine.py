@@ -85,10 +85,11 @@ class Engine:
 
         Records that are `refused` become dead letters.
         """
-        given = read({p: records for p, records in batches.items() if len(records.values)}, refused)
+        found = {partition: records for partition, records in sorted(batches.items()) if len(records.values)}
+        given = read(found, refused)
         batch = Batch()
-        for partition in sorted(p for p, records in batches.items() if len(records.values)):
-            offsets = batches[partition].offsets
+        for partition, records in found.items():
+            offsets = records.offsets
             batch.shares[partition] = Share(partition, int(offsets[0]), int(offsets[-1]), len(offsets))
             self.own(partition)
         self._prepare(given)

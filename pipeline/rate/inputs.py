@@ -52,10 +52,9 @@ class Input(NamedTuple):
 
 
 def read(batches: Mapping[int, Records], refused: Refused) -> Input:
-    """Decode a batch; pure. `batches` maps partition to its records in offset order."""
-    partitions = sorted(batches)
-    whole = joined([batches[p] for p in partitions])
-    of_partition = np.repeat(np.array(partitions, np.int32), [len(batches[p].values) for p in partitions])
+    """Decode a batch; pure. `batches` maps partition, ascending, to its records in offset order."""
+    whole = joined(list(batches.values()))
+    of_partition = np.repeat(np.array(list(batches), np.int32), [len(records.values) for records in batches.values()])
     split, set_apart = _set_apart(split_controls(whole), of_partition, refused)
     decoded = decode(split.data)
     records = split.positions[decoded.records]
