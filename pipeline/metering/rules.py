@@ -16,7 +16,9 @@ from rating.jit import inlined, part
 _JUDGED_MS = 60_000  # the power of a shorter interval says little
 _ENOUGH = 6  # readings before a factor of 10 means anything: power is sampled, energy is not
 _SAID = 1  # of `silent`: there is an alert
-_REPLAY_MS = 1_800_000  # a message this late was replayed, or its clock has another zone: no drift
+_ZONE_STEP_MS = 900_000  # zones differ by whole quarters of an hour
+_NEAREST_ZONE_MS = 3_600_000  # to UTC
+_FARTHEST_ZONE_MS = 14 * 3_600_000
 
 
 @inlined
@@ -143,38 +145,60 @@ def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -
         )
 
 
+@part
+def _wrong_ms(lag_ms: int) -> int:
+    """How wrong a clock is, beside the zone that it may keep and call UTC: that is constant, and no drift."""
+    off_ms = abs(lag_ms)
+    zone_ms = (off_ms + _ZONE_STEP_MS // 2) // _ZONE_STEP_MS * _ZONE_STEP_MS
+    return abs(off_ms - zone_ms) if _NEAREST_ZONE_MS <= zone_ms <= _FARTHEST_ZONE_MS else off_ms
+
+
+@part
+def _live(arrived_ms: int, slipped_ms: int) -> bool:
+    """Whether about as much time passed by the clock as between arrivals: a queue that empties tells hours in seconds.
+
+    What was told at one instant says nothing.
+    """
+    return 4 * abs(slipped_ms) < arrived_ms - slipped_ms
+
+
 @inlined
 def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     """The rhythm of a connector's messages, and the drift of its clock (CUSUM of Page 1954 on the arrival lag)."""
     row = desk.connectors[connector]
-    if row.heard_ms > 0 and sample.received_ms > row.heard_ms:
-        interval_ms = min(sample.received_ms - row.heard_ms, 4 * desk.limits[0].silence_min_ms)
+    arrived_ms = sample.received_ms - row.heard_ms
+    if row.heard_ms > 0 and arrived_ms > 0:
+        interval_ms = min(arrived_ms, 4 * desk.limits[0].silence_min_ms)
         row.rhythm_ms += (interval_ms - row.rhythm_ms) // 8
     if row.silent == _SAID:
-        over(desk, cause, connector, kinds.SILENCE, sample.received_ms, sample.received_ms - row.heard_ms, row.heard_ms)
+        over(desk, cause, connector, kinds.SILENCE, sample.received_ms, arrived_ms, row.heard_ms)
     row.heard_ms = max(row.heard_ms, sample.received_ms)
     row.silent = 0
-    if sample.flags & (FLAG_OFFLINE | FLAG_TIME_UNUSABLE):
-        return
+    if not sample.flags & (FLAG_OFFLINE | FLAG_TIME_UNUSABLE):
+        _clock(desk, cause, connector, sample, arrived_ms)
+
+
+@inlined
+def _clock(desk: Desk, cause: int, connector: int, sample: Record, arrived_ms: int) -> None:
+    """The clock's drift, by live messages only; `arrived_ms` after the one before."""
+    row = desk.connectors[connector]
     lag_ms = sample.received_ms - sample.time_ms
-    if abs(lag_ms) <= desk.limits[0].drift_slack_ms:
-        if row.drifting:
-            over(desk, cause, connector, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, row.drift_since_ms)
+    lag_s = lag_ms // 1000
+    live = _live(arrived_ms, 1000 * (lag_s - row.lag_s))
+    row.lag_s = lag_s
+    if row.drifting and abs(lag_ms) <= desk.limits[0].drift_slack_ms:
+        over(desk, cause, connector, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, row.drift_ms)
         row.drifting = 0
-    if abs(lag_ms) > _REPLAY_MS:
+        row.drift_ms = 0
+    if row.drifting or not live:
         return
-    row.drift_up_ms += min(abs(lag_ms), desk.limits[0].drift_alarm_ms) - desk.limits[0].drift_slack_ms
-    row.drift_up_ms = max(0, row.drift_up_ms)
-    if row.drift_up_ms > 16 * desk.limits[0].drift_alarm_ms:
-        row.drift_up_ms = 0
-        if row.drifting == 0:
-            row.drifting = 1
-            row.drift_since_ms = sample.received_ms
-            alarm_ms = desk.limits[0].drift_alarm_ms
-            alert(
-                desk, cause, connector, row.session_key, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, alarm_ms,
-                row.drift_since_ms,
-            )  # fmt: skip
+    alarm_ms = desk.limits[0].drift_alarm_ms
+    row.drift_ms += min(_wrong_ms(lag_ms), alarm_ms) - desk.limits[0].drift_slack_ms
+    row.drift_ms = max(0, row.drift_ms)
+    if row.drift_ms > 16 * alarm_ms:
+        row.drifting = 1
+        row.drift_ms = since_ms = sample.received_ms
+        alert(desk, cause, connector, row.session_key, kinds.CLOCK_DRIFT, since_ms, lag_ms, alarm_ms, since_ms)
 
 
 @part

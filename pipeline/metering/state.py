@@ -45,8 +45,8 @@ CONNECTOR_DTYPE = np.dtype(
         ("heard_ms", np.int64),  # arrival time of the last message
         ("said_ms", np.int64),  # when `said_state` was told
         ("rhythm_ms", np.int32),  # learned interval between messages
-        ("drift_up_ms", np.int32),  # CUSUM of arrival minus event time
-        ("drift_since_ms", np.int64),  # when its clock was last said to drift
+        ("lag_s", np.int32),  # arrival minus event time of the last message
+        ("drift_ms", np.int64),  # CUSUM of how wrong its clock is; while it is said to drift, since when
         ("zero_since_ms", np.int64),  # start of the session that made a run of 0 kWh worth saying; 0 = none
         ("ratio_level", np.float32),  # log of register over power, of its sessions: see `drift`
         ("ratio_spread", np.float32),

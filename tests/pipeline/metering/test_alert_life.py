@@ -1,10 +1,13 @@
 """How alerts of one connector go on and end: the steps under one id, as the log tells them."""
 
+from collections.abc import Callable
+
 import pytest
 
 from pipeline.codec.control import Mute
-from tests.pipeline.metering.charger import Charger, Said, at
-from tests.pipeline.rate.drive import control
+from pipeline.rate.snapshot import restore, take
+from tests.pipeline.metering.charger import MINUTE_MS, Charger, Said, at
+from tests.pipeline.rate.drive import Drive, control
 
 
 def life(said: Said, kind: str) -> list[str]:
@@ -66,6 +69,52 @@ def test_a_late_reading_makes_no_second_life_of_a_connectors_alert() -> None:
         box.value(minute, 1000 + 50 * minute, late=3)
     box.value(41, 3100).value(20.5, 2020, late=21)
     assert life(box.rated(), "clock_drift") == ["opened", "resolved"]
+
+
+def days(late: Callable[[float], float], count: int = 30) -> Charger:
+    """A session of 15 minutes and four messages a day, told by a clock that is `late(day)` minutes behind."""
+    box = Charger()
+    for day in range(count):
+        behind = late(day)
+        for minute, tell in ((0, box.start), (5, box.value), (10, box.value), (15, box.stop)):
+            tell(1440 * day + 480 + minute - behind, 1000 + 20 * minute, txn=str(day), late=behind)
+    return box
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_a_clock_of_a_charger_that_is_seldom_heard_is_hours_wrong_before_it_is_sure(size: int) -> None:
+    """Four messages a day: few come while it is less than half an hour wrong."""
+    box = days(lambda day: 28 + 4.3 * day)
+    assert life(box.rated(size), "clock_drift") == ["opened"]
+    [alert] = [alert for alert in box.rated(size).ledger.alerts if alert.kind == "clock_drift"]
+    assert int(str(alert.evidence["value"])) > 30 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("behind", "drifts"), [(420, False), (-60, False), (-345, False), (423, True), (60 * 48, True)]
+)
+def test_a_clock_that_keeps_another_zone_does_not_drift(behind: float, drifts: bool) -> None:
+    assert ("clock_drift" in days(lambda _: behind).rated().alerts) == drifts
+
+
+@pytest.mark.parametrize("apart_s", [0, 0.01, 2, 20])
+def test_a_queue_that_empties_after_an_outage_is_no_drift(apart_s: float) -> None:
+    box = Charger().start(0, 1000)
+    for minute in range(1, 121):
+        box.value(minute, 1000 + 50 * minute, late=121 - minute + apart_s * minute / 60)
+    assert "clock_drift" not in box.rated().alerts
+
+
+def test_a_snapshot_keeps_what_is_known_of_a_clock() -> None:
+    box = days(lambda day: 28 + 4.3 * day)
+    whole = [alert.alert_id for alert in box.rated().ledger.alerts]
+    drive = Drive(box.reference)
+    for offset, record in enumerate(box.records):
+        drive.take({0: [record]})
+        taken = take(drive.engine, 0, offset, 1, 0)
+        drive.engine.drop(0)
+        restore(drive.engine, taken)
+    assert [alert.alert_id for alert in drive.ledger.alerts] == whole
 
 
 @pytest.mark.parametrize(("action", "billed"), [("release", True), ("reject", False)])
