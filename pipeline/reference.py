@@ -167,13 +167,27 @@ class ReferenceData:
         place = self._place(charge_point_id)
         if place is None:
             return UNKNOWN
-        spot = place.spots.get(connector_id) or (place.only if connector_id <= 0 else None)
+        spot = place.spot(connector_id)
         if spot is None:
             return UNKNOWN._replace(reason="unknown_connector", zone=place.zone, location_id=place.location_id)
         own = self.own_tariffs.get(id_token.lower(), ()) if id_token else ()
         wanted = (own[0][1], *spot.tariff_ids) if own else spot.tariff_ids
         reason, key, tariff = self._priced(place, wanted, at_ms)
         return Resolution(reason, key, tariff, *spot.facts)
+
+    def resolve_all(self, connectors: Iterable[tuple[str, int]], at_ms: int) -> Iterator[Resolution]:
+        """The same of many connectors (charge point, id) without a token, each tariff looked up once."""
+        priced: dict[tuple[str, tuple[str, ...]], tuple[str, str, Tariff | None]] = {}
+        for charge_point_id, connector_id in connectors:
+            place = self._place(charge_point_id)
+            spot = place.spot(connector_id) if place else None
+            if place is None or spot is None:
+                yield self.resolve(charge_point_id, connector_id, "", at_ms)
+                continue
+            wanted = place.owner, spot.tariff_ids
+            if wanted not in priced:
+                priced[wanted] = self._priced(place, spot.tariff_ids, at_ms)
+            yield Resolution(*priced[wanted], *spot.facts)
 
     def public_key(self, charge_point_id: str, connector_id: int) -> str:
         """The meter's public key, "" when none is known."""
@@ -191,7 +205,7 @@ class ReferenceData:
             return None
         if isinstance(found, tuple):  # a charge point that several locations name is where it was published last
             found = min(found, key=lambda k: (-self.locations[k].version, k))
-        return _place(self.locations[found].body, charge_point_id)
+        return _places(self.locations[found].body)[charge_point_id]
 
     def _priced(self, place: "_Place", wanted: Iterable[str], at_ms: int) -> tuple[str, str, Tariff | None]:
         reason = "no_tariff"
@@ -228,6 +242,10 @@ class _Place(NamedTuple):
     zone: str
     spots: dict[int, _Spot]  # by evse_id
     only: _Spot | None  # where there is just one
+
+    def spot(self, connector_id: int) -> _Spot | None:
+        """The EVSE of this number; 0 means the only one."""
+        return self.spots.get(connector_id) or (self.only if connector_id <= 0 else None)
 
 
 class Change(NamedTuple):
@@ -307,13 +325,20 @@ def _parsed(body: bytes) -> Tariff:
     return parse_tariff(msgspec.json.decode(body))
 
 
-@lru_cache(maxsize=65536)
-def _place(body: bytes, charge_point: str) -> _Place:
+@lru_cache(maxsize=16_384)
+def _places(body: bytes) -> dict[str, _Place]:
+    """The charge points of a location."""
     location = _LOCATION.decode(body)
-    ours = [evse for evse in location.evses if evse.charge_point == charge_point]
-    spots = {evse.evse_id or number: _spot(location, evse) for number, evse in enumerate(ours, 1)}
-    only = next(iter(spots.values())) if len(spots) == 1 else None
-    return _Place(f"{location.country_code}*{location.party_id}*", location.id, location.time_zone, spots, only)
+    owner = f"{location.country_code}*{location.party_id}*"
+    evses: dict[str, list[Evse]] = {}
+    for evse in location.evses:
+        evses.setdefault(evse.charge_point, []).append(evse)
+    places = {}
+    for name, ours in evses.items():
+        spots = {evse.evse_id or number: _spot(location, evse) for number, evse in enumerate(ours, 1)}
+        only = next(iter(spots.values())) if len(spots) == 1 else None
+        places[name] = _Place(owner, location.id, location.time_zone, spots, only)
+    return places
 
 
 def _spot(location: Location, evse: Evse) -> _Spot:

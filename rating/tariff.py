@@ -124,6 +124,11 @@ class Tariff:
         """Whether one element supplies all dimensions at once (OCPI 2.1.1), not each its own."""
         return self.ocpi_version == "2.1.1"
 
+    @property
+    def depends_on_time(self) -> bool:
+        """Whether it has a `start_date_time` or an `end_date_time`."""
+        return self.start_ms is not None or self.end_ms is not None
+
     def valid_at(self, instant_ms: int) -> bool:
         """Whether `start_date_time` <= instant < `end_date_time`."""
         return (self.start_ms is None or self.start_ms <= instant_ms) and (

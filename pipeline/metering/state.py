@@ -187,6 +187,22 @@ def with_periods(state: State, rows: int) -> State:
     return state._replace(periods=periods)
 
 
+def periods_of(
+    pool: npt.NDArray[np.void], heads: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int64]]:
+    """The periods of open sessions, one session after the other, and how many each has; a head of 0 or less: none."""
+    session, at = np.flatnonzero(heads > 0), heads[heads > 0]
+    sessions, places = [session], [at]
+    while len(at):
+        at = pool["next"][at]
+        session, at = session[at > 0], at[at > 0]
+        sessions.append(session)
+        places.append(at)
+    whose = np.concatenate(sessions)
+    order = np.argsort(whose, kind="stable")
+    return pool[np.concatenate(places)[order]], np.bincount(whose, minlength=len(heads))
+
+
 def state_bytes() -> int:
     """Bytes of state a connector: its row and its marks. Charging periods of open sessions are in a pool beside."""
     return CONNECTOR_DTYPE.itemsize + MARKS * MARK_DTYPE.itemsize

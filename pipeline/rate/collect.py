@@ -98,11 +98,11 @@ class Collector:
         self.batch.add_rated(from_pieces(book, pieces, given.samples, given.facts))
         self.batch.add_rated(from_flats(book, events[events["what"] == FLAT], given.samples, given.facts))
         begun = events[events["what"] == BEGUN]
-        self._begun.update({int(e["session_key"]): bytes(given.transaction_ids[e["cause"]]) for e in begun})
+        texts = given.transaction_ids[begun["cause"]]
+        self._begun.update(zip(begun["session_key"].tolist(), texts.tolist(), strict=True))
         if len(sessions):
             self._close(segment, sessions)
-        for event in begun:
-            self.engine.directory.transaction_ids[event["connector"]] = given.transaction_ids[event["cause"]]
+        self.engine.directory.transaction_ids[begun["connector"]] = texts  # of several of one connector the last
         for event in events[events["what"] == PRELUDE]:
             self._take_over(segment, event)
         for event in events[np.isin(events["what"], list(_ACTIONS))]:

@@ -42,8 +42,16 @@ class Directory:
 
     def row(self, partition: int, charge_point: str, connector_id: int) -> int:
         """The row of a connector, made when it is new."""
-        known = self._row_of.get((charge_point, connector_id))
-        return known if known is not None else self._add(partition, charge_point, connector_id)
+        return int(self.rows([(charge_point, connector_id)], np.array([partition]))[0])
+
+    def rows(self, connectors: list[tuple[str, int]], partitions: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """The rows of connectors (charge point, id), each named once; those that are new are made, in this order."""
+        found = [self._row_of.get(connector, NONE) for connector in connectors]
+        rows = np.array(found, np.int32)
+        new = np.flatnonzero(rows == NONE)
+        if len(new):
+            rows[new] = self._add([connectors[at] for at in new.tolist()], partitions[new])
+        return rows
 
     def find(self, charge_point: str, connector_id: int) -> int | None:
         """The row of a connector, None when it was never heard."""
@@ -55,11 +63,10 @@ class Directory:
         """The row of each sample's connector; `names` is what samples["charge_point"] points into."""
         pairs = samples["charge_point"].astype(np.int64) << 32 | samples["connector_id"]
         unique, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+        order = np.argsort(first, kind="stable")
+        connectors = [(names[pair >> 32], pair & 0xFFFFFFFF) for pair in unique[order].tolist()]
         rows = np.empty(len(unique), np.int32)
-        for at in np.argsort(first, kind="stable").tolist():
-            sample = int(first[at])
-            pair = int(unique[at])
-            rows[at] = self.row(int(partitions[sample]), names[pair >> 32], pair & 0xFFFFFFFF)
+        rows[order] = self.rows(connectors, partitions[first[order]])
         return rows[inverse]
 
     def token(self, uid: str) -> int:
@@ -77,9 +84,10 @@ class Directory:
     def members(self, partition: int) -> list[int]:
         """Rows of a partition's connectors, in order of first appearance."""
         rows, at = [], int(self.roster["head"][partition])
+        follows = self.state.connectors["follows"]
         while at != NONE:
             rows.append(at)
-            at = int(self.state.connectors["follows"][at])
+            at = int(follows[at])
         return rows
 
     def add_periods(self, rows: int) -> None:
@@ -88,14 +96,17 @@ class Directory:
 
     def forget(self, partition: int) -> None:
         """Drop a partition: another worker has it now, or it is built anew from a snapshot."""
-        for row in self.members(partition):
+        rows = self.members(partition)
+        connectors = self.state.connectors
+        for row in np.array(rows, np.intp)[connectors["head"][rows] > 0].tolist():
             self.free_periods(row)
-            name, connector_id = self.charge_points[row], int(self.state.connectors["connector_id"][row])
+        for row, connector_id in zip(rows, connectors["connector_id"][rows].tolist(), strict=True):
+            name = self.charge_points[row]
             del self._row_of[name, connector_id]
             self._first_row.pop(name, None)
-            self.state.connectors[row] = new_connectors(1)[0]
             self.charge_points[row] = ""
-            self._spare.append(row)
+        connectors[rows] = new_connectors(1)[0]
+        self._spare += rows
         self.roster[partition] = (NONE, NONE, 0)
 
     def free_periods(self, row: int) -> None:
@@ -108,56 +119,87 @@ class Directory:
             periods["start_ms"][0] += 1
             at = follows
 
-    def append_period(self, row: int, period: np.void) -> None:
-        """Add a charging period to the connector's open session."""
-        if not self.state.periods["start_ms"][0]:
-            self.add_periods(1)
-        periods, connector = self.state.periods, self.state.connectors[row]
-        taken = int(periods["next"][0])
-        periods["next"][0] = periods["next"][taken]
-        periods["start_ms"][0] -= 1
-        periods[taken] = period
-        periods["next"][taken] = NONE
-        if connector["tail"] > 0:
-            periods["next"][connector["tail"]] = taken
-        else:
-            connector["head"] = taken
-        connector["tail"] = taken
-        connector["periods"] += 1
+    def append_periods(self, rows: npt.NDArray[np.intp], lengths: npt.NDArray[np.int64], periods: Rows) -> None:
+        """Give open sessions that have none their charging periods: `lengths` of each, one session after the other."""
+        taken = self._take_periods(len(periods))
+        pool, connectors = self.state.periods, self.state.connectors
+        pool[taken] = periods
+        pool["next"][taken[:-1]] = taken[1:]
+        ends = np.cumsum(lengths)
+        has = lengths > 0
+        first, last = taken[(ends - lengths)[has]], taken[ends[has] - 1]
+        pool["next"][last] = NONE
+        connectors["head"][rows[has]], connectors["tail"][rows[has]] = first, last
+        connectors["periods"][rows] = lengths
 
-    def _add(self, partition: int, charge_point: str, connector_id: int) -> int:
-        row = self._spare.pop() if self._spare else len(self.charge_points)
-        if row == len(self.charge_points):
-            self.charge_points.append(charge_point)
-            self._grow(row + 1)
-        else:
-            self.taken_again.append(row)
-        self.charge_points[row] = charge_point
-        self._row_of[charge_point, connector_id] = row
-        connector = self.state.connectors[row]
-        connector["identity"] = identity_of(charge_point)
-        connector["connector_id"] = connector_id
-        connector["partition"] = partition
-        self._chain(partition, row)
-        first = self._first_row.setdefault(charge_point, row)
-        ring = self.state.connectors["sibling"]
-        ring[row] = row if first == row else ring[first]
-        ring[first] = row
-        return row
+    def _take_periods(self, count: int) -> npt.NDArray[np.int32]:
+        """So many rows off the free end of the pool."""
+        if (free := int(self.state.periods["start_ms"][0])) < count:
+            self.add_periods(count - free)
+        periods = self.state.periods
+        follows = periods["next"]
+        taken, at = [], int(follows[0])
+        for _ in range(count):
+            taken.append(at)
+            at = int(follows[at])
+        periods["next"][0] = at
+        periods["start_ms"][0] -= count
+        return np.array(taken, np.int32)
 
-    def _chain(self, partition: int, row: int) -> None:
+    def _add(self, connectors: list[tuple[str, int]], partitions: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """Rows for connectors that have none, in their order."""
+        rows = self._new_rows(len(connectors))
+        names = [name for name, _ in connectors]
+        for row, name in zip(rows, names, strict=True):
+            self.charge_points[row] = name
+        self._row_of.update(zip(connectors, rows, strict=True))
+        state, made = self.state.connectors, np.array(rows, np.int32)
+        state["identity"][made] = [identity_of(name) for name in names]
+        state["connector_id"][made] = [connector_id for _, connector_id in connectors]
+        state["partition"][made] = partitions
+        for partition in np.unique(partitions).tolist():
+            self._chain(partition, made[partitions == partition])
+        self._ring(names, made)
+        return made
+
+    def _new_rows(self, count: int) -> list[int]:
+        """Rows that were given back, last first, then rows that never were in use."""
+        again = self._spare[: -count - 1 : -1]
+        del self._spare[len(self._spare) - len(again) :]
+        self.taken_again += again
+        known = len(self.charge_points)
+        new = range(known, known + count - len(again))
+        self.charge_points += [""] * len(new)
+        self._grow(len(self.charge_points))
+        return [*again, *new]
+
+    def _chain(self, partition: int, rows: npt.NDArray[np.int32]) -> None:
+        """Put connectors at the end of their partition."""
         place = self.roster[partition]
-        self.state.connectors["ordinal"][row] = place["members"]
+        connectors = self.state.connectors
+        connectors["ordinal"][rows] = place["members"] + np.arange(len(rows))
+        connectors["follows"][rows[:-1]] = rows[1:]
         if place["members"]:
-            self.state.connectors["follows"][place["tail"]] = row
+            connectors["follows"][place["tail"]] = rows[0]
         else:
-            place["head"] = row
-        place["tail"] = row
-        place["members"] += 1
+            place["head"] = rows[0]
+        place["tail"] = rows[-1]
+        place["members"] += len(rows)
+
+    def _ring(self, names: list[str], rows: npt.NDArray[np.int32]) -> None:
+        """Put connectors into the ring of their charge point, right behind its first."""
+        first = np.array(
+            [self._first_row.setdefault(name, row) for name, row in zip(names, rows.tolist(), strict=True)]
+        )
+        ring = self.state.connectors["sibling"]
+        ring[rows] = rows
+        for row, head in zip(rows[first != rows].tolist(), first[first != rows].tolist(), strict=True):
+            ring[row], ring[head] = ring[head], row
 
     def _grow(self, rows: int) -> None:
         room = len(self.state.connectors)
         if rows <= room:
             return
-        self.state = with_connectors(self.state, 2 * room)
-        self.transaction_ids = np.concatenate([self.transaction_ids, np.zeros(room, TRANSACTION_ID_DTYPE)])
+        more = max(room, rows - room)
+        self.state = with_connectors(self.state, room + more)
+        self.transaction_ids = np.concatenate([self.transaction_ids, np.zeros(more, TRANSACTION_ID_DTYPE)])

@@ -243,12 +243,12 @@ class Engine:
     def _choose_sheets(self, samples: Samples) -> None:
         """Starts whose token has a tariff of its own, or whose connector's tariff depends on the instant."""
         starts = np.flatnonzero(samples.samples["kind"] == KIND_START)
-        for at in starts.tolist():
-            row, version = int(samples.facts["row"][at]), int(samples.versions[at])
-            uid = self.directory.token_text(int(samples.samples["token"][at]))
+        columns = (samples.facts["row"], samples.versions, samples.samples["token"], samples.samples["time_ms"])
+        for at, row, version, token, time_ms in zip(starts, *(column[starts].tolist() for column in columns)):
+            uid = self.directory.token_text(token)
             if not ((uid and self.sheets.own_tariff(version, uid)) or self.sheets.depends_on_time(row)):
                 continue
-            found = self.sheets.resolve(self.directory, version, row, uid, int(samples.samples["time_ms"][at]))
+            found = self.sheets.resolve(self.directory, version, row, uid, time_ms)
             samples.facts["sheet"][at] = self.sheets.sheet_of(found)
 
     def _finish(self, given: Input, batch: Batch) -> None:

@@ -15,7 +15,7 @@ from pipeline.metering.columns import KIND_RESERVE, KIND_SAMPLE, KIND_START, KIN
 from pipeline.metering.output import FLAT, ROOM, Output, Rows, cleared
 from pipeline.metering.policy import MeteringPolicy, limits_of
 from pipeline.metering.run import DEFAULT_DTYPE
-from pipeline.metering.state import State, new_state
+from pipeline.metering.state import State, new_state, periods_of
 from pipeline.rate.directory import Directory
 from pipeline.rate.past import Past
 from pipeline.rate.rows import from_flats, from_pieces
@@ -180,7 +180,5 @@ def adopt(directory: Directory, row: int, again: Again, marks_per_connector: int
     state.marks[base : base + kept] = scratch.marks[last - kept : last]
     connector["head"] = connector["tail"] = -1
     connector["periods"] = 0
-    at = int(source["head"])
-    while at > 0:
-        directory.append_period(row, scratch.periods[at])
-        at = int(scratch.periods["next"][at])
+    periods, lengths = periods_of(scratch.periods, scratch.connectors["head"][:1])
+    directory.append_periods(np.array([row]), lengths, periods)

@@ -4,7 +4,7 @@ A version becomes a `slot` when the log says that it is active; partitions reach
 are in use at once. Sheets are never dropped: sessions keep the tariff that was valid at their start.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -135,12 +135,18 @@ class Sheets:
             self._book = None
         return sheet
 
-    def _fill(self, directory: Directory, version: int, slot: int, rows: Iterable[int], at_ms: int) -> None:
-        for row in rows:
-            found = self.resolve(directory, version, row, "", at_ms)
-            default = self._defaults[slot, row]
-            default["sheet"] = self.sheet_of(found)
-            default["rating_mw"] = found.max_power_w * 1000 if found.max_power_w else -1
-            timed = found.tariff is not None and (found.tariff.start_ms is not None or found.tariff.end_ms is not None)
-            if timed or found.reason == "tariff_not_valid":
+    def _fill(self, directory: Directory, version: int, slot: int, rows: list[int], at_ms: int) -> None:
+        if not rows:
+            return
+        names, ids = directory.charge_points, directory.state.connectors["connector_id"][rows].tolist()
+        connectors = [(names[row], connector_id) for row, connector_id in zip(rows, ids, strict=True)]
+        sheets: dict[tuple[str, str], int] = {}  # by tariff and zone: connectors are many, tariffs few
+        filled = []
+        for row, found in zip(rows, self.data(version).resolve_all(connectors, at_ms), strict=True):
+            priced = found.tariff_key, found.zone
+            if priced not in sheets:
+                sheets[priced] = self.sheet_of(found)
+            filled.append((sheets[priced], found.max_power_w * 1000 if found.max_power_w else -1))
+            if found.reason == "tariff_not_valid" or (found.tariff is not None and found.tariff.depends_on_time):
                 self._timed.add(row)
+        self._defaults["sheet"][slot, rows], self._defaults["rating_mw"][slot, rows] = np.array(filled, np.int64).T

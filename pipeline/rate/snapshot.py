@@ -17,7 +17,7 @@ import zstandard
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.errors import IntegrityError
 from pipeline.ledger import Snapshot
-from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE
+from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE, periods_of
 from pipeline.rate.engine import Engine
 from pipeline.rate.partition import Held, PartitionState
 from pipeline.rate.signed_values import SignedValue
@@ -55,7 +55,7 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     rows = directory.members(partition)
     connectors = directory.state.connectors[rows].copy()
     marks = directory.state.marks.reshape(-1, MARKS)[rows].ravel()
-    periods, lengths = _periods(directory.state.periods, connectors["head"])
+    periods, lengths = periods_of(directory.state.periods, connectors["head"])
     state = engine.own(partition)
     tokens, connectors["token"] = _renumbered([directory.token_text(t) for t in connectors["token"].tolist()])
     book_sheets = connectors["sheet"].copy()
@@ -110,9 +110,7 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
     sheets, shifts = _sheets(engine, header, connectors)
     tokens = np.array([directory.token(uid) for uid in header.tokens] + [-1], np.int32)
     ids = connectors["connector_id"].tolist()
-    rows = np.array(
-        [directory.row(header.partition, name, ids[at]) for at, name in enumerate(header.charge_points)], np.int64
-    )
+    rows = directory.rows(list(zip(header.charge_points, ids, strict=True)), np.full(len(ids), header.partition))
     used = connectors["sheet"]
     shift = np.array(shifts, np.int64)[used]
     taken = connectors.copy()
@@ -134,8 +132,7 @@ def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Mapping[str,
     shift = np.repeat(shift, stored["lengths"])
     for field in ("energy_component", "time_component"):
         periods[field] += np.where(periods[field] >= 0, shift, 0).astype(np.int32)
-    for row, period in zip(np.repeat(rows, stored["lengths"]).tolist(), periods, strict=True):
-        engine.directory.append_period(row, period)
+    engine.directory.append_periods(rows, stored["lengths"], periods)
 
 
 def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int], list[int]]:
@@ -150,19 +147,6 @@ def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int]
         if book is not None
     ]
     return [*numbers, -1], [*shifts, 0]
-
-
-def _periods(pool: Any, heads: Any) -> tuple[Any, Any]:
-    """The periods of each open session in order, and how many each has."""
-    found: list[int] = []
-    lengths: list[int] = []
-    for head in heads.tolist():
-        at, before = head, len(found)
-        while at > 0:
-            found.append(at)
-            at = int(pool["next"][at])
-        lengths.append(len(found) - before)
-    return pool[found], np.array(lengths, np.int64)
 
 
 def _renumbered(texts: list[str]) -> tuple[list[str], list[int]]:
