@@ -52,6 +52,17 @@ class Evse(msgspec.Struct, frozen=True):
         """The charge point that it belongs to."""
         return self.charge_point_id or self.uid
 
+    @property
+    def tariff_ids(self) -> tuple[str, ...]:
+        """The tariffs it lists: those of its first connector."""
+        return self.connectors[0].tariff_ids if self.connectors else ()
+
+    @property
+    def max_power_w(self) -> int:
+        """What it can give: the largest of its connectors (OCPI: max_electric_power); 0 = not known."""
+        powers = [connector.max_electric_power or 0 for connector in self.connectors]
+        return max(powers) if powers else 0
+
 
 class Coordinates(msgspec.Struct, frozen=True):
     """OCPI GeoLocation: degrees as text."""
@@ -69,6 +80,11 @@ class Location(msgspec.Struct, frozen=True):
     party_id: str = ""
     evses: tuple[Evse, ...] = ()
     coordinates: Coordinates | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, as keys of its party's objects begin: "CC*PARTY*"."""
+        return f"{self.country_code}*{self.party_id}*"
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -114,6 +130,25 @@ class Resolution(NamedTuple):
 
 
 UNKNOWN: Final = Resolution("unknown_charge_point", "", None, "UTC", 0, "", "", "", "", "", "")
+
+
+class Priced(NamedTuple):
+    """The tariff that holds, or why there is none; see Resolution."""
+
+    reason: str
+    tariff_key: str
+    tariff: Tariff | None
+
+
+class Default(NamedTuple):
+    """What a connector has by itself; see Resolution."""
+
+    priced: Priced
+    zone: str
+    max_power_w: int
+
+
+NO_DEFAULT: Final = Default(Priced(UNKNOWN.reason, "", None), UNKNOWN.zone, 0)
 
 
 _Own = tuple[tuple[str, str], ...]  # (token CC*PARTY*UID, its tariff id), sorted; nearly always one
@@ -167,27 +202,28 @@ class ReferenceData:
         place = self._place(charge_point_id)
         if place is None:
             return UNKNOWN
-        spot = place.spot(connector_id)
-        if spot is None:
-            return UNKNOWN._replace(reason="unknown_connector", zone=place.zone, location_id=place.location_id)
+        evse, location = place.evse(connector_id), place.location
+        if evse is None:
+            return UNKNOWN._replace(reason="unknown_connector", zone=location.time_zone, location_id=location.id)
         own = self.own_tariffs.get(id_token.lower(), ()) if id_token else ()
-        wanted = (own[0][1], *spot.tariff_ids) if own else spot.tariff_ids
-        reason, key, tariff = self._priced(place, wanted, at_ms)
-        return Resolution(reason, key, tariff, *spot.facts)
+        wanted = (own[0][1], *evse.tariff_ids) if own else evse.tariff_ids
+        reason, key, tariff = self._priced(location, wanted, at_ms)
+        return Resolution(reason, key, tariff, *_facts(location, evse))
 
-    def resolve_all(self, connectors: Iterable[tuple[str, int]], at_ms: int) -> Iterator[Resolution]:
-        """The same of many connectors (charge point, id) without a token, each tariff looked up once."""
-        priced: dict[tuple[str, tuple[str, ...]], tuple[str, str, Tariff | None]] = {}
+    def defaults(self, connectors: Iterable[tuple[str, int]], at_ms: int) -> Iterator[Default]:
+        """What holds for many connectors (charge point, id) without a token; each tariff is looked up once."""
+        priced: dict[tuple[str, str, tuple[str, ...]], Priced] = {}
         for charge_point_id, connector_id in connectors:
             place = self._place(charge_point_id)
-            spot = place.spot(connector_id) if place else None
-            if place is None or spot is None:
-                yield self.resolve(charge_point_id, connector_id, "", at_ms)
+            evse = place.evse(connector_id) if place else None
+            if place is None or evse is None:
+                yield NO_DEFAULT
                 continue
-            wanted = place.owner, spot.tariff_ids
+            location = place.location
+            wanted = location.country_code, location.party_id, evse.tariff_ids
             if wanted not in priced:
-                priced[wanted] = self._priced(place, spot.tariff_ids, at_ms)
-            yield Resolution(*priced[wanted], *spot.facts)
+                priced[wanted] = self._priced(location, evse.tariff_ids, at_ms)
+            yield Default(priced[wanted], location.time_zone, evse.max_power_w)
 
     def public_key(self, charge_point_id: str, connector_id: int) -> str:
         """The meter's public key, "" when none is known."""
@@ -207,19 +243,19 @@ class ReferenceData:
             found = min(found, key=lambda k: (-self.locations[k].version, k))
         return _places(self.locations[found].body)[charge_point_id]
 
-    def _priced(self, place: "_Place", wanted: Iterable[str], at_ms: int) -> tuple[str, str, Tariff | None]:
+    def _priced(self, location: Location, wanted: Iterable[str], at_ms: int) -> Priced:
         reason = "no_tariff"
         for tariff_id in wanted:
-            key = self._tariff_key(tariff_id, place.owner)
+            key = self._tariff_key(tariff_id, location.owner)
             if key is None:
                 reason = "unknown_tariff"
                 continue
             document = self.tariffs[key]
             tariff = _parsed(document.body)
             if tariff.valid_at(at_ms):
-                return "", f"{key}@{document.version}", tariff
+                return Priced("", f"{key}@{document.version}", tariff)
             reason = "tariff_not_valid"
-        return reason, "", None
+        return Priced(reason, "", None)
 
     def _tariff_key(self, tariff_id: str, owner: str) -> str | None:
         """The location's own party first (its connectors list its ids), else the first party that has the id."""
@@ -227,25 +263,16 @@ class ReferenceData:
         return own if own in self.tariffs else next(iter(self.owners.get(tariff_id, ())), None)
 
 
-class _Spot(NamedTuple):
-    """One EVSE: the tariffs it lists, and the part of a Resolution that no version of a tariff changes."""
-
-    tariff_ids: tuple[str, ...]
-    facts: tuple[str, int, str, str, str, str, str, str]
-
-
 class _Place(NamedTuple):
     """One charge point at its location."""
 
-    owner: str  # "CC*PARTY*"
-    location_id: str
-    zone: str
-    spots: dict[int, _Spot]  # by evse_id
-    only: _Spot | None  # where there is just one
+    location: Location
+    evses: dict[int, Evse]  # by evse_id
+    only: Evse | None  # where there is just one
 
-    def spot(self, connector_id: int) -> _Spot | None:
+    def evse(self, connector_id: int) -> Evse | None:
         """The EVSE of this number; 0 means the only one."""
-        return self.spots.get(connector_id) or (self.only if connector_id <= 0 else None)
+        return self.evses.get(connector_id) or (self.only if connector_id <= 0 else None)
 
 
 class Change(NamedTuple):
@@ -329,37 +356,23 @@ def _parsed(body: bytes) -> Tariff:
 def _places(body: bytes) -> dict[str, _Place]:
     """The charge points of a location."""
     location = _LOCATION.decode(body)
-    owner = f"{location.country_code}*{location.party_id}*"
-    evses: dict[str, list[Evse]] = {}
+    ours: dict[str, list[Evse]] = {}
     for evse in location.evses:
-        evses.setdefault(evse.charge_point, []).append(evse)
+        ours.setdefault(evse.charge_point, []).append(evse)
     places = {}
-    for name, ours in evses.items():
-        spots = {evse.evse_id or number: _spot(location, evse) for number, evse in enumerate(ours, 1)}
-        only = next(iter(spots.values())) if len(spots) == 1 else None
-        places[name] = _Place(owner, location.id, location.time_zone, spots, only)
+    for name, evses in ours.items():
+        numbered = {evse.evse_id or number: evse for number, evse in enumerate(evses, 1)}
+        places[name] = _Place(location, numbered, evses[-1] if len(numbered) == 1 else None)
     return places
 
 
-def _spot(location: Location, evse: Evse) -> _Spot:
+def _facts(location: Location, evse: Evse) -> tuple[str, int, str, str, str, str, str, str]:
+    """The part of a Resolution that no version of a tariff changes."""
     where = location.coordinates or Coordinates("", "")
-    key = evse.meter_public_key or ""
-    facts = (
-        location.time_zone,
-        _power_w(evse),
-        location.id,
-        evse.uid,
-        key,
-        evse.model,
-        where.latitude,
-        where.longitude,
-    )
-    return _Spot(evse.connectors[0].tariff_ids if evse.connectors else (), facts)
-
-
-def _power_w(evse: Evse) -> int:
-    """What the EVSE can give: the largest of its connectors (OCPI: max_electric_power, in W)."""
-    return max((c.max_electric_power or 0 for c in evse.connectors), default=0)
+    return (
+        location.time_zone, evse.max_power_w, location.id, evse.uid, evse.meter_public_key or "", evse.model,
+        where.latitude, where.longitude,
+    )  # fmt: skip
 
 
 def latest_version(store: Store) -> int:

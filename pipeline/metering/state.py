@@ -143,6 +143,7 @@ def new_connectors(rows: int) -> npt.NDArray[np.void]:
         "state",
         "said_state",
         "rating_mw",
+        "partition",
     ):
         connectors[name] = NONE
     connectors["power_mw"] = NONE

@@ -81,14 +81,15 @@ class Directory:
         """The token's uid, "" for none."""
         return self.tokens[token] if token >= 0 else ""
 
-    def members(self, partition: int) -> list[int]:
+    def members(self, partition: int) -> npt.NDArray[np.intp]:
         """Rows of a partition's connectors, in order of first appearance."""
-        rows, at = [], int(self.roster["head"][partition])
-        follows = self.state.connectors["follows"]
-        while at != NONE:
-            rows.append(at)
-            at = int(follows[at])
-        return rows
+        connectors = self.state.connectors[: len(self.charge_points)]
+        rows = np.flatnonzero(connectors["partition"] == partition)
+        return rows[np.argsort(connectors["ordinal"][rows])]
+
+    def count(self, partition: int) -> int:
+        """How many connectors a partition has."""
+        return int(self.roster["members"][partition])
 
     def add_periods(self, rows: int) -> None:
         """More room for charging periods of open sessions."""
@@ -96,17 +97,16 @@ class Directory:
 
     def forget(self, partition: int) -> None:
         """Drop a partition: another worker has it now, or it is built anew from a snapshot."""
-        rows = self.members(partition)
-        connectors = self.state.connectors
-        for row in np.array(rows, np.intp)[connectors["head"][rows] > 0].tolist():
+        rows, connectors = self.members(partition), self.state.connectors
+        for row in rows[connectors["head"][rows] > 0].tolist():
             self.free_periods(row)
-        for row, connector_id in zip(rows, connectors["connector_id"][rows].tolist(), strict=True):
+        for row, connector_id in zip(rows.tolist(), connectors["connector_id"][rows].tolist(), strict=True):
             name = self.charge_points[row]
             del self._row_of[name, connector_id]
             self._first_row.pop(name, None)
             self.charge_points[row] = ""
         connectors[rows] = new_connectors(1)[0]
-        self._spare += rows
+        self._spare += rows.tolist()
         self.roster[partition] = (NONE, NONE, 0)
 
     def free_periods(self, row: int) -> None:

@@ -244,7 +244,9 @@ class Engine:
         """Starts whose token has a tariff of its own, or whose connector's tariff depends on the instant."""
         starts = np.flatnonzero(samples.samples["kind"] == KIND_START)
         columns = (samples.facts["row"], samples.versions, samples.samples["token"], samples.samples["time_ms"])
-        for at, row, version, token, time_ms in zip(starts, *(column[starts].tolist() for column in columns)):
+        for at, row, version, token, time_ms in zip(
+            starts, *(column[starts].tolist() for column in columns), strict=True
+        ):
             uid = self.directory.token_text(token)
             if not ((uid and self.sheets.own_tariff(version, uid)) or self.sheets.depends_on_time(row)):
                 continue

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.errors import StoreUnavailableError
-from pipeline.ledger import Claim, Ledger, Snapshot
+from pipeline.ledger import Claim, Ledger
 from pipeline.log import Log
 from pipeline.rate.commit import Written, announce, write
 from pipeline.rate.doors import Doors, Sending
 from pipeline.rate.session_events import DataOf
+from pipeline.rate.snapshot import StateCopy
 
 LOG: Final = Log("rate")
 
@@ -23,7 +24,7 @@ class Flight:
 
     written: Written
     claims: dict[int, Claim]
-    snapshots: list[Snapshot] = field(default_factory=list)
+    snapshots: list[StateCopy] = field(default_factory=list)
     marked: bool = False
 
 
@@ -78,8 +79,9 @@ class Lane:
             store_snapshot(self._ledger, snapshot)
 
 
-def store_snapshot(ledger: Ledger, snapshot: Snapshot) -> None:
+def store_snapshot(ledger: Ledger, taken: StateCopy) -> None:
     """Store a snapshot; that it fails costs recovery time and nothing else."""
+    snapshot = taken.packed()
     try:
         ledger.add_snapshot(snapshot)
     except StoreUnavailableError as error:

@@ -72,34 +72,39 @@ class Recovery:
         claims = {partition: one.claim for partition, one in taken.items()}
         self._by_claim = adopt(self._ledger, claims, clock.now_ms())
         self.refused.update({p: self._by_claim[p].get(claim.claim, {}) for p, claim in claims.items()})
+        doubted = {partition: _doubted(taken[partition].tiles) for partition in partitions}
+        broken = self._broken(doubted)
         for partition in partitions:
-            self._rebuild(partition, taken[partition].tiles)
+            self._rebuild(partition, taken[partition].tiles, broken[partition])
         self._publish_rest(claims)
         LOG.info("partitions taken over", partitions=len(partitions), seconds=round(clock.monotonic() - started_s, 2))
         return claims
 
-    def _rebuild(self, partition: int, tiles: list[Marker]) -> None:
+    def _rebuild(self, partition: int, tiles: list[Marker], broken: list[Marker]) -> None:
         self._engine.drop(partition)
         self._engine.own(partition)
         if not tiles:
             return
         last = tiles[-1].last_offset
-        broken = self._broken([m for m in tiles if m.written_at > tiles[-1].written_at - _DOUBTED_MS])
         whole = broken[0].first_offset - 1 if broken else last
         first = from_snapshot(self._engine, self._ledger, partition, whole) + 1
         if first <= last:
             self._replay(partition, first, [m for m in tiles if m.last_offset >= first], broken)
 
-    def _broken(self, tiles: list[Marker]) -> list[Marker]:
-        """Markers whose rows are not what they promise: acknowledged, marked, and lost by the store.
+    def _broken(self, doubted: dict[int, list[Marker]]) -> dict[int, list[Marker]]:
+        """Markers, by partition, whose rows are not what they promise: acknowledged, marked, and lost by the store.
 
         The store may lose what it acknowledged and showed when it is opened again, so that a snapshot taken since is no
         proof. Whole runs of markers are asked for first, without telling repeats apart: seldom is more needed.
         """
-        found = self._ledger.sums(ROW_TABLES, _runs(tiles), repeats=True).values()
-        if (sum(sums.check for sums in found) - sum(marker.checksum for marker in tiles)) % (1 << 64) == 0:
-            return []
-        return [marker for marker in tiles if not self._holds(marker)]
+        runs = [run for tiles in doubted.values() for run in _runs(tiles)]
+        left = {partition: -sum(marker.checksum for marker in tiles) for partition, tiles in doubted.items()}
+        for (_, partition), sums in self._ledger.sums(ROW_TABLES, runs, repeats=True).items():
+            left[partition] += sums.check
+        return {
+            partition: [marker for marker in tiles if left[partition] % (1 << 64) and not self._holds(marker)]
+            for partition, tiles in doubted.items()
+        }
 
     def _holds(self, marker: Marker) -> bool:
         span = Span(marker.partition, marker.claim, marker.first_offset, marker.last_offset)
@@ -152,6 +157,11 @@ class Recovery:
                 events = session_events(tables, self._ledger, self._engine.sheets.data)
                 publish(self._sender, tables, events)
             self._ledger.add_published({partition: (claim.claim, last)}, self._doors.clock.now_ms())
+
+
+def _doubted(tiles: list[Marker]) -> list[Marker]:
+    """Markers of the last hour of work."""
+    return [m for m in tiles if m.written_at > tiles[-1].written_at - _DOUBTED_MS]
 
 
 def _runs(tiles: list[Marker]) -> list[Span]:

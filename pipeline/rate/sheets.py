@@ -142,11 +142,11 @@ class Sheets:
         connectors = [(names[row], connector_id) for row, connector_id in zip(rows, ids, strict=True)]
         sheets: dict[tuple[str, str], int] = {}  # by tariff and zone: connectors are many, tariffs few
         filled = []
-        for row, found in zip(rows, self.data(version).resolve_all(connectors, at_ms), strict=True):
-            priced = found.tariff_key, found.zone
-            if priced not in sheets:
-                sheets[priced] = self.sheet_of(found)
-            filled.append((sheets[priced], found.max_power_w * 1000 if found.max_power_w else -1))
-            if found.reason == "tariff_not_valid" or (found.tariff is not None and found.tariff.depends_on_time):
+        for row, (priced, zone, max_power_w) in zip(rows, self.data(version).defaults(connectors, at_ms), strict=True):
+            reason, key, tariff = priced
+            if (key, zone) not in sheets:
+                sheets[key, zone] = self._added(tariff, key, zone) if tariff else -1
+            filled.append((sheets[key, zone], max_power_w * 1000 if max_power_w else -1))
+            if reason == "tariff_not_valid" or (tariff and tariff.depends_on_time):
                 self._timed.add(row)
         self._defaults["sheet"][slot, rows], self._defaults["rating_mw"][slot, rows] = np.array(filled, np.int64).T

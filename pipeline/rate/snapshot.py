@@ -8,15 +8,17 @@ zone), because their numbers are this worker's own.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import zstandard
 
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.errors import IntegrityError
 from pipeline.ledger import Snapshot
+from pipeline.metering.output import Rows
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE, periods_of
 from pipeline.rate.engine import Engine
 from pipeline.rate.partition import Held, PartitionState
@@ -49,33 +51,46 @@ class _Header(msgspec.Struct, frozen=True):
     arrays: dict[str, bytes]  # as _ARRAYS has them
 
 
-def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_ms: int) -> Snapshot:
+class StateCopy(NamedTuple):
+    """A partition's state at an offset, copied out of the engine: packing it may wait, and go on in another thread."""
+
+    header: _Header  # without its arrays
+    arrays: Mapping[str, Rows]
+    claim: int
+    taken_at_ms: int
+
+    def packed(self) -> Snapshot:
+        """As the ledger stores it."""
+        arrays = {name: array.tobytes() for name, array in self.arrays.items()}
+        payload = zstandard.compress(msgspec.msgpack.encode(msgspec.structs.replace(self.header, arrays=arrays)), 1)
+        partition, last_offset = self.header.partition, self.header.last_offset
+        return Snapshot(partition, self.claim, last_offset, CODE_VERSION, checksum(payload), payload, self.taken_at_ms)
+
+
+def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_ms: int) -> StateCopy:
     """The partition's state after `last_offset`."""
     directory = engine.directory
     rows = directory.members(partition)
-    connectors = directory.state.connectors[rows].copy()
+    connectors = directory.state.connectors[rows]
     marks = directory.state.marks.reshape(-1, MARKS)[rows].ravel()
     periods, lengths = periods_of(directory.state.periods, connectors["head"])
     state = engine.own(partition)
-    tokens, connectors["token"] = _renumbered([directory.token_text(t) for t in connectors["token"].tolist()])
-    book_sheets = connectors["sheet"].copy()
-    used = sorted({s for s in book_sheets.tolist() if s >= 0})
-    connectors["sheet"] = [used.index(s) if s >= 0 else -1 for s in book_sheets.tolist()]
-    arrays = {
-        "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
-        "texts": directory.transaction_ids[rows],
-    }  # fmt: skip
+    tokens, connectors["token"] = _renumbered(connectors["token"])
+    used, connectors["sheet"] = _renumbered(connectors["sheet"])
+    sources = [engine.sheets.builder.sources[sheet] for sheet in used]
     header = _Header(
         partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,
         [(key, asdict(held)) for key, held in state.held.items()], list(state.apart.items()),
         [(key, list(values)) for key, values in state.signed.items()],
-        [directory.charge_points[row] for row in rows], tokens,
-        [(engine.sheets.builder.sources[s].key, engine.sheets.builder.sources[s].zone) for s in used],
-        [int(engine.sheets.book.sheets[s, COMPONENTS_AT]) for s in used],
-        {name: array.tobytes() for name, array in arrays.items()},
+        [directory.charge_points[row] for row in rows.tolist()], [directory.tokens[token] for token in tokens],
+        [(source.key, source.zone) for source in sources],
+        [int(engine.sheets.book.sheets[sheet, COMPONENTS_AT]) for sheet in used], {},
     )  # fmt: skip
-    payload = zstandard.compress(msgspec.msgpack.encode(header), 1)
-    return Snapshot(partition, claim, last_offset, CODE_VERSION, checksum(payload), payload, taken_at_ms)
+    arrays = {
+        "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
+        "texts": directory.transaction_ids[rows],
+    }  # fmt: skip
+    return StateCopy(header, arrays, claim, taken_at_ms)
 
 
 def checksum(payload: bytes) -> int:
@@ -149,8 +164,7 @@ def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int]
     return [*numbers, -1], [*shifts, 0]
 
 
-def _renumbered(texts: list[str]) -> tuple[list[str], list[int]]:
-    """Words in use and the number of each text among them; "" is -1."""
-    words = sorted({text for text in texts if text})
-    number = {word: at for at, word in enumerate(words)}
-    return words, [number.get(text, -1) for text in texts]
+def _renumbered(numbers: npt.NDArray[np.int32]) -> tuple[list[int], npt.NDArray[np.int32]]:
+    """The numbers in use, and the place of each among them; -1 stays."""
+    used = np.unique(numbers[numbers >= 0])
+    return used.tolist(), np.where(numbers >= 0, np.searchsorted(used, numbers), -1).astype(np.int32)

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.codec.records import Records
 from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
 from pipeline.kafka import Admin, Message
-from pipeline.ledger import Claim, Marker, Snapshot
+from pipeline.ledger import Claim, Marker
 from pipeline.log import Log
 from pipeline.metrics import Figure
 from pipeline.rate.commit import prepare
@@ -24,7 +24,7 @@ from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
 from pipeline.rate.progress import Progress
 from pipeline.rate.records import by_partition, cut
 from pipeline.rate.recover import Recovery
-from pipeline.rate.snapshot import take
+from pipeline.rate.snapshot import StateCopy, take
 from pipeline.rate.tables import tables_of
 from pipeline.reference import ReferenceData
 from pipeline.settings import Settings
@@ -33,6 +33,10 @@ LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
+# Records of a partition after which a snapshot is due whatever the time, at least and for each of its connectors: what
+# a recovery replays stays short, and copying the state costs little beside rating so much.
+_REPLAYED: Final = 50_000
+_REPLAYED_EACH: Final = 2
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
 _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
@@ -56,7 +60,7 @@ class Worker:
         self._lane = Lane(doors, self._sender, self.engine.sheets.data)
         self._recovery = Recovery(self.engine, self._ledger, self._history, self._sender, doors)
         self._claims: dict[int, Claim] = {}
-        self._snapshots: dict[int, float] = {}
+        self._snapshots: dict[int, tuple[float, int]] = {}  # when the last one was due, and the first offset after it
         self._ends: dict[int, int] = {}  # last offset that counts, by partition
         self._next: dict[int, int] = {}  # the next offset to rate, by partition owned
         self._stopping = False
@@ -239,8 +243,8 @@ class Worker:
         self._rebalancing = False
         self._claims.update(claims)
         self.progress.idle_since_s = self._clock.monotonic()
-        self._snapshots.update(dict.fromkeys(wanted, self._clock.monotonic()))
         starts = {partition: claim.first_offset for partition, claim in claims.items()}
+        self._snapshots.update({p: (self._clock.monotonic(), first) for p, first in starts.items()})
         self._next.update(starts)
         return starts
 
@@ -278,12 +282,16 @@ class Worker:
             self._next.pop(partition, None)
             self.progress.forget(partition)
 
-    def _due_snapshots(self, markers: Iterable[Marker]) -> list[Snapshot]:
-        """The state after a batch, of partitions whose last snapshot is old."""
-        now_s = self._clock.monotonic()
-        due = [m for m in markers if now_s - self._snapshots[m.partition] >= self._settings.snapshot_interval_s]
-        self._snapshots.update({marker.partition: now_s for marker in due})
-        return [take(self.engine, m.partition, m.last_offset, m.claim, self._clock.now_ms()) for m in due]
+    def _due_snapshots(self, markers: Iterable[Marker]) -> list[StateCopy]:
+        """The state after a batch, of partitions whose last snapshot is old, or behind by many records."""
+        now_s, due = self._clock.monotonic(), []
+        for marker in markers:
+            taken_s, first = self._snapshots[marker.partition]
+            many = max(_REPLAYED, _REPLAYED_EACH * self.engine.directory.count(marker.partition))
+            if now_s - taken_s >= self._settings.snapshot_interval_s or marker.last_offset - first >= many:
+                self._snapshots[marker.partition] = now_s, marker.last_offset + 1
+                due.append(take(self.engine, marker.partition, marker.last_offset, marker.claim, self._clock.now_ms()))
+        return due
 
     def _store_snapshots(self, partitions: Iterable[int]) -> None:
         """Store the state now, when nothing is in the lane; failing only costs recovery time."""

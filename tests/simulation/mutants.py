@@ -6,9 +6,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.codec.records import Records
-from pipeline.ledger import ROW_TABLES, Claim, Marker, Snapshot, Span, Taken
+from pipeline.ledger import ROW_TABLES, Claim, Marker, Span, Taken
 from pipeline.rate.lane import store_snapshot
-from pipeline.rate.snapshot import take
+from pipeline.rate.snapshot import StateCopy, take
 from pipeline.rate.worker import Worker
 from pipeline.reference import ReferenceData
 from tests.simulation.log import SimulatedSender
@@ -109,12 +109,13 @@ class SkipsPublishedRows(SimulatedLedger):
 class StateAheadOfItsOffset(Worker):
     """Snapshots hold more than they say: a batch that does not count yet."""
 
-    def _due_snapshots(self, markers: Iterable[Marker]) -> list[Snapshot]:
+    def _due_snapshots(self, markers: Iterable[Marker]) -> list[StateCopy]:
         firsts = {marker.partition: marker.first_offset for marker in markers}
         for due in super()._due_snapshots(markers):
-            first = firsts[due.partition]
+            partition = due.header.partition
+            first = firsts[partition]
             if first:
-                ahead = take(self.engine, due.partition, first - 1, due.claim, due.taken_at)
+                ahead = take(self.engine, partition, first - 1, due.claim, due.taken_at_ms)
                 store_snapshot(self._ledger, ahead)
         return []
 

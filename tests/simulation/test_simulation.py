@@ -66,7 +66,7 @@ def in_batches(given: Workload, size: int, *, restored: bool) -> Rows:
             if restored:
                 snapshot = take(engine, partition, first + len(chunk) - 1, 1, 0)
                 engine = Engine(PARTITIONS, ledger, given.load)
-                restore(engine, snapshot)
+                restore(engine, snapshot.packed())
     return rows
 
 

@@ -98,7 +98,7 @@ def test_a_snapshot_keeps_what_a_running_session_has_signed() -> None:
     drive.take({0: charger.records[:4]})
     taken = take(drive.engine, 0, 3, 1, 0)
     drive.engine.drop(0)
-    restore(drive.engine, taken)
+    restore(drive.engine, taken.packed())
     drive.take({0: charger.records[4:]})
     assert documents(Said(drive)) == documents(whole)
 
