@@ -267,12 +267,14 @@ class _Place(NamedTuple):
     """One charge point at its location."""
 
     location: Location
-    evses: dict[int, Evse]  # by evse_id
-    only: Evse | None  # where there is just one
+    evses: list[Evse]
 
     def evse(self, connector_id: int) -> Evse | None:
         """The EVSE of this number; 0 means the only one."""
-        return self.evses.get(connector_id) or (self.only if connector_id <= 0 else None)
+        if connector_id <= 0:
+            return self.evses[0] if len(self.evses) == 1 else None
+        numbered = (evse for number, evse in enumerate(self.evses, 1) if (evse.evse_id or number) == connector_id)
+        return next(numbered, None)
 
 
 class Change(NamedTuple):
@@ -359,11 +361,7 @@ def _places(body: bytes) -> dict[str, _Place]:
     ours: dict[str, list[Evse]] = {}
     for evse in location.evses:
         ours.setdefault(evse.charge_point, []).append(evse)
-    places = {}
-    for name, evses in ours.items():
-        numbered = {evse.evse_id or number: evse for number, evse in enumerate(evses, 1)}
-        places[name] = _Place(location, numbered, evses[-1] if len(numbered) == 1 else None)
-    return places
+    return {name: _Place(location, evses) for name, evses in ours.items()}
 
 
 def _facts(location: Location, evse: Evse) -> tuple[str, int, str, str, str, str, str, str]:
