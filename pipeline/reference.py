@@ -11,6 +11,7 @@ number; default: its place among the EVSEs of its charge point, from 1), `meter_
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Final, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ TARIFF: Final = "tariff"
 LOCATION: Final = "location"
 TOKEN: Final = "token"  # noqa: S105 (OCPI's word, not a secret)
 POLICY: Final = "policy"
+_LOCATIONS_KEPT: Final = 16_384  # parsed
 KINDS: Final = (TARIFF, LOCATION, TOKEN, POLICY)
 
 
@@ -225,6 +227,11 @@ class ReferenceData:
                 priced[wanted] = self._priced(location, evse.tariff_ids, at_ms)
             yield Default(priced[wanted], location.time_zone, evse.max_power_w)
 
+    def read_locations(self) -> None:
+        """Parse locations now that would be parsed when first asked for; as many as are kept."""
+        for document in islice(self.locations.values(), _LOCATIONS_KEPT):
+            _places(document.body)
+
     def public_key(self, charge_point_id: str, connector_id: int) -> str:
         """The meter's public key, "" when none is known."""
         return self.resolve(charge_point_id, connector_id, "", 0).public_key
@@ -354,7 +361,7 @@ def _parsed(body: bytes) -> Tariff:
     return parse_tariff(msgspec.json.decode(body))
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=_LOCATIONS_KEPT)
 def _places(body: bytes) -> dict[str, _Place]:
     """The charge points of a location."""
     location = _LOCATION.decode(body)

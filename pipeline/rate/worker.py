@@ -99,6 +99,7 @@ class Worker:
         LOG.info("worker joins the group", group=self._settings.group_id, member=self._doors.member)
         finished = False
         try:
+            self._prepare()
             while not self._stopping:
                 began_s = self._clock.monotonic()
                 records = self._gather()
@@ -122,6 +123,15 @@ class Worker:
             self._sender.close()
             self._doors.close()
         return self.progress
+
+    def _prepare(self) -> None:
+        """While the group settles who gets what: the reference data that was in use last."""
+        self._rebalancing = True  # an outage is waited out without a poll: nothing may be assigned meanwhile
+        partitions = range(self._doors.partitions)
+        markers = self._through_outages("reading markers", lambda: self._ledger.markers(partitions))
+        version = max((marker.reference_version for marker in markers), default=0)
+        self.engine.sheets.data(version).read_locations()
+        self._rebalancing = False
 
     def _idle_s(self) -> float:
         return self._clock.monotonic() - self.progress.idle_since_s
