@@ -128,8 +128,8 @@ class Worker:
         """While the group settles who gets what: the reference data that was in use last."""
         self._rebalancing = True  # an outage is waited out without a poll: nothing may be assigned meanwhile
         partitions = range(self._doors.partitions)
-        markers = self._through_outages("reading markers", lambda: self._ledger.markers(partitions))
-        version = max((marker.reference_version for marker in markers), default=0)
+        tiles = self._through_outages("reading markers", lambda: self._ledger.recent_tilings(partitions))
+        version = max((found[-1].reference_version for found in tiles.values() if found), default=0)
         self.engine.sheets.data(version).read_locations()
         self._rebalancing = False
 
