@@ -51,11 +51,10 @@ def test_a_snapshot_that_does_not_fit_is_refused_and_recovery_starts_from_an_old
     settings = replace(ready, snapshot_interval_s=0.3)
     fleet = faulty_fleet(3, charge_points=20, hours=3.0)
     publish(settings, fleet, tmp_path / "reference")
-    feeder = Feeder(settings, fleet, 2.0)
     log = tmp_path / "worker.log"
     with Process(settings, log) as worker:
         assert worker.await_word(TAKEN_OVER), worker.said()
-        feeder.done()
+        Feeder(settings, fleet, 2.0).done()  # in many batches, so that snapshots are taken in between
         await_rated(settings)
         worker.kill()
     spoil(settings, SPOILED[spoiled])
