@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.alert_latency import LINGER_MS
 from benchmarks.stand import PACKAGES, Stand, await_claims, rate, readings_per_s, stand, told, worker
 from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import Workload, publish_reference, send, whole_sessions
@@ -112,7 +113,7 @@ class Schedule:
 
 def under_load(one: Stand, workload: Workload, per_s: float, seconds: float) -> dict[str, Any]:
     """One share of the capacity: sessions begin, then readings come at that rate."""
-    with Looker(one) as looker, Sender(one.settings, linger_ms=1.0) as sender:
+    with Looker(one) as looker, Sender(one.settings, linger_ms=LINGER_MS) as sender:
         begin_s = time.time() + 0.5
         starts = Schedule(workload, np.full(workload.connectors, begin_s), ',"event":"start"', begin_s)
         starts.send(sender)
