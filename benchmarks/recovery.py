@@ -5,6 +5,7 @@
 A worker rates a sweep of starts and some readings of every connector, so that all of them have an open session, and is
 killed; the next one is started at once and one more reading of every connector is sent. Measured: from the kill to the
 first marker over a record that was sent after it; the group waits for the dead member's session time-out meanwhile.
+When the group gave the partitions away is told too: the embedded broker takes longer over it than its time-out.
 Every reading must be used once and the energy must be what flowed. With --no-snapshots the log is read from its start.
 """
 
@@ -12,11 +13,12 @@ import argparse
 import json
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from typing import Any, Final
 
-from benchmarks.stand import PACKAGES, Stand, stand, told, worker
+from benchmarks.stand import PACKAGES, Stand, await_claims, stand, told, worker
 from benchmarks.surroundings import surroundings
 from benchmarks.workload import Workload, energies_mwh, publish_reference, send
 from pipeline.clickhouse import Store
@@ -37,14 +39,16 @@ def once(connectors: int, snapshot_s: float, *, kafka: bool) -> dict[str, Any]:
         with worker(one.settings, 0.0) as first:
             for sweep in range(_READINGS_EACH):
                 send(one.settings, workload, sweep, sweep + 1)
-                _await_covered(one, _ends(one))
+                _await_covered(one, _ends(one), first)
             before = _ends(one)
             first.kill()
             killed_s = time.monotonic()
         with worker(one.settings, 0.0) as second:
             sent = send(one.settings, workload, _READINGS_EACH)
-            first_row_s = _await_beyond(one, before) - killed_s
-            _await_covered(one, _ends(one))
+            await_claims(one, second.pid)
+            claimed_s = time.monotonic() - killed_s
+            first_row_s = _await_beyond(one, before, second) - killed_s
+            _await_covered(one, _ends(one), second)
             second.send_signal(signal.SIGTERM)
             found = told(second)
         _check(one, workload)
@@ -53,6 +57,7 @@ def once(connectors: int, snapshot_s: float, *, kafka: bool) -> dict[str, Any]:
         "first_new_row_s": round(first_row_s, 2),
         "beyond_session_time_out_s": round(first_row_s - time_out_s, 2),
         "session_time_out_s": time_out_s,
+        "claimed_s": round(claimed_s, 2),
         "start_to_first_batch_s": round(found["first_batch_s"] - found["started_s"], 2),
         "resident_mb": round(found["resident_mb"]),
         "workload_hash": sent.hash,
@@ -68,20 +73,22 @@ def _covered(store: Store) -> dict[int, int]:
     return {row["p"]: row["next"] for row in rows}
 
 
-def _await_covered(one: Stand, ends: dict[int, int]) -> None:
+def _await_covered(one: Stand, ends: dict[int, int], process: "subprocess.Popen[str]") -> None:
     """Until markers reach so far."""
     deadline = time.monotonic() + _PATIENCE_S
     with Store(one.settings) as store:
         while _covered(store) != ends:
+            assert process.poll() is None, "the worker has ended; its words stand above"
             assert time.monotonic() < deadline, f"rated up to {_covered(store)} of {ends} only"
             time.sleep(_LOOK_S)
 
 
-def _await_beyond(one: Stand, ends: dict[int, int]) -> float:
+def _await_beyond(one: Stand, ends: dict[int, int], process: "subprocess.Popen[str]") -> float:
     """When the first marker lay beyond these offsets."""
     deadline = time.monotonic() + _PATIENCE_S
     with Store(one.settings) as store:
         while not any(next_ > ends.get(p, 0) for p, next_ in _covered(store).items()):
+            assert process.poll() is None, "the worker has ended; its words stand above"
             assert time.monotonic() < deadline, "nothing new counts"
             time.sleep(_LOOK_S)
     return time.monotonic()
