@@ -37,6 +37,7 @@ _NEVER: Final = (1 << 63) - 1
 # a recovery replays stays short, and copying the state costs little beside rating so much.
 _REPLAYED: Final = 50_000
 _REPLAYED_EACH: Final = 2
+_COPIED: Final = 50_000  # connectors, whose state is copied after one batch: some 0.1 s
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
 _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
@@ -293,12 +294,20 @@ class Worker:
             self.progress.forget(partition)
 
     def _due_snapshots(self, markers: Iterable[Marker]) -> list[StateCopy]:
-        """The state after a batch, of partitions whose last snapshot is old, or behind by many records."""
-        now_s, due = self._clock.monotonic(), []
-        for marker in markers:
-            taken_s, first = self._snapshots[marker.partition]
-            many = max(_REPLAYED, _REPLAYED_EACH * self.engine.directory.count(marker.partition))
-            if now_s - taken_s >= self._settings.snapshot_interval_s or marker.last_offset - first >= many:
+        """The state after a batch, of partitions whose last snapshot is old, or behind by many records.
+
+        The oldest first, and as many as are copied while a batch may wait: large ones come one after the other.
+        """
+        now_s, copied, due = self._clock.monotonic(), 0, list[StateCopy]()
+        for marker in sorted(markers, key=lambda marker: self._snapshots[marker.partition]):
+            (taken_s, first), connectors = (
+                self._snapshots[marker.partition],
+                self.engine.directory.count(marker.partition),
+            )
+            many = max(_REPLAYED, _REPLAYED_EACH * connectors)
+            is_due = now_s - taken_s >= self._settings.snapshot_interval_s or marker.last_offset - first >= many
+            if is_due and (not due or copied + connectors <= _COPIED):
+                copied += connectors
                 self._snapshots[marker.partition] = now_s, marker.last_offset + 1
                 due.append(take(self.engine, marker.partition, marker.last_offset, marker.claim, self._clock.now_ms()))
         return due
