@@ -15,8 +15,6 @@ from pipeline.metering.run import Run
 from pipeline.metering.sessions import alert_once, hold, rate, reset_marks
 from rating.jit import inlined, part
 
-_WHOLE_WH_MWH = 1000
-
 
 @part
 def _pend(row: Record, time_ms: int, register_mwh: int, how: int) -> None:
@@ -116,8 +114,9 @@ def first_register(run: Run, cause: int, connector: int, time_ms: int, register_
 def _since_before(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """Between two sessions: energy of nobody, or where no connector can have delivered it, another register run."""
     row = run.desk.connectors[connector]
-    most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0])
-    wrapped_mwh = unwrapped(row.last_mwh, register_mwh, most_mwh)
+    elapsed_ms, limits = time_ms - row.last_ms, run.desk.limits[0]
+    most_mwh = allowed_mwh(elapsed_ms, row.rating_mw, limits)
+    wrapped_mwh = unwrapped(row.last_mwh, register_mwh, elapsed_ms, row.rating_mw, limits)
     moved_mwh = (register_mwh if wrapped_mwh < 0 else wrapped_mwh) - row.last_mwh
     if 0 < moved_mwh <= most_mwh:
         rules.outside(run.desk, cause, connector, moved_mwh, time_ms)
@@ -137,7 +136,7 @@ def _meant(row: Record, sample: Record) -> int:
         return row.last_mwh + register_mwh
     if row.relative and not (sample.kind == KIND_STOP and register_mwh >= row.last_mwh):
         return row.first_mwh + register_mwh
-    if row.last_mwh - _WHOLE_WH_MWH < register_mwh < row.last_mwh:
+    if rules.rounded_down(row, register_mwh):
         return row.last_mwh
     return register_mwh
 
@@ -145,10 +144,11 @@ def _meant(row: Record, sample: Record) -> int:
 @part
 def _counts_from_zero(row: Record, sample: Record, time_ms: int, limits: Limits) -> bool:
     """Whether a session's first sample is its energy so far: below its start, and no modulus explains it."""
-    most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, limits)
+    elapsed_ms = time_ms - row.last_ms
+    most_mwh = allowed_mwh(elapsed_ms, row.rating_mw, limits)
     if not 0 <= sample.register_mwh < row.first_mwh or sample.register_mwh > most_mwh:
         return False
-    return bool(unwrapped(row.last_mwh, sample.register_mwh, most_mwh) < 0)
+    return bool(unwrapped(row.last_mwh, sample.register_mwh, elapsed_ms, row.rating_mw, limits) < 0)
 
 
 @inlined
@@ -172,8 +172,8 @@ def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int)
         return
     energy_mwh = register_mwh - row.last_mwh
     if how == WRAPPED:
-        most_mwh = allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0])
-        energy_mwh = unwrapped(row.last_mwh, register_mwh, most_mwh) - row.last_mwh
+        elapsed_ms, limits = time_ms - row.last_ms, run.desk.limits[0]
+        energy_mwh = unwrapped(row.last_mwh, register_mwh, elapsed_ms, row.rating_mw, limits) - row.last_mwh
         row.flags |= np.uint32(kinds.SESSION_ROLLOVER)
     elif how == NO_BASELINE:
         energy_mwh = 0

@@ -31,10 +31,18 @@ def allowed_mwh(elapsed_ms: int, rating_mw: int, limits: Limits) -> int:
 
 
 @kernel
-def unwrapped(last_mwh: int, register_mwh: int, most_mwh: int) -> int:
-    """The register's value as if its counter had not passed its modulus; -1 where no known modulus explains it."""
+def unwrapped(last_mwh: int, register_mwh: int, elapsed_ms: int, rating_mw: int, limits: Limits) -> int:
+    """The register's value as if its counter had not passed its modulus; -1 where no known modulus explains it.
+
+    A register that restarts at 0 a little below a modulus looks the same: what the connector is rated for has to
+    explain the wrap, not only what it can be believed to deliver.
+    """
+    most_mwh = min(allowed_mwh(elapsed_ms, rating_mw, limits), MOST_WRAPPED_MWH)
+    if rating_mw > 0:
+        rated_mwh = rating_mw // 1000 * limits.above_rating_permille // 1000 * elapsed_ms // 3600
+        most_mwh = min(most_mwh, rated_mwh + limits.jump_slack_mwh)
     for modulus in MODULI:
-        if register_mwh < last_mwh < modulus and register_mwh + modulus - last_mwh <= min(most_mwh, MOST_WRAPPED_MWH):
+        if register_mwh < last_mwh < modulus and register_mwh + modulus - last_mwh <= most_mwh:
             return register_mwh + modulus
     return -1
 
@@ -48,7 +56,7 @@ def judge(last_mwh: int, register_mwh: int, elapsed_ms: int, rating_mw: int, zer
     most_mwh = allowed_mwh(elapsed_ms, rating_mw, limits)
     delta_mwh = register_mwh - last_mwh
     if delta_mwh < 0:
-        return WRAPPED if unwrapped(last_mwh, register_mwh, most_mwh) >= 0 else DROPPED
+        return WRAPPED if unwrapped(last_mwh, register_mwh, elapsed_ms, rating_mw, limits) >= 0 else DROPPED
     if delta_mwh <= most_mwh:
         return FOLLOWS
     if zero_start and delta_mwh > limits.zero_baseline_mwh:

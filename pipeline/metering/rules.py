@@ -13,12 +13,19 @@ from pipeline.metering.sessions import alert, alert_once, hold, holds, over
 from pipeline.metering.state import NONE
 from rating.jit import inlined, part
 
+_WHOLE_WH_MWH = 1000  # OCPP 1.6 tells starts and stops so
 _JUDGED_MS = 60_000  # the power of a shorter interval says little
 _ENOUGH = 6  # readings before a factor of 10 means anything: power is sampled, energy is not
 _SAID = 1  # of `silent`: there is an alert
 _ZONE_STEP_MS = 900_000  # zones differ by whole quarters of an hour
 _NEAREST_ZONE_MS = 3_600_000  # to UTC
 _FARTHEST_ZONE_MS = 14 * 3_600_000
+
+
+@inlined
+def rounded_down(row: Record, register_mwh: int) -> bool:
+    """Whether a register less than one Wh below the last one is that one, told in whole Wh."""
+    return bool(row.last_mwh - _WHOLE_WH_MWH < register_mwh < row.last_mwh)
 
 
 @inlined
@@ -32,7 +39,10 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
         row.flow_mwh += power_mw // 1000 * elapsed_ms // 3600
     if row.power_mw > 0:
         flow_mwh = row.power_mw // 1000 * elapsed_ms // 3600
-        row.stuck_mwh = 0 if energy_mwh > 0 else row.stuck_mwh + flow_mwh
+        if energy_mwh > 0:
+            row.stuck_mwh = 0
+        elif not rounded_down(row, desk.samples[cause].register_mwh):  # else it may have moved by what was cut off
+            row.stuck_mwh += flow_mwh
         if row.stuck_mwh >= desk.limits[0].stuck_mwh:
             alert_once(
                 desk, cause, connector, kinds.STUCK_REGISTER, end_ms, row.stuck_mwh, desk.limits[0].stuck_mwh, start_ms

@@ -113,7 +113,7 @@ def test_a_snapshot_keeps_what_is_known_of_a_clock() -> None:
         drive.take({0: [record]})
         taken = take(drive.engine, 0, offset, 1, 0)
         drive.engine.drop(0)
-        restore(drive.engine, taken)
+        restore(drive.engine, taken.packed())
     assert [alert.alert_id for alert in drive.ledger.alerts] == whole
 
 

@@ -142,6 +142,15 @@ def test_rollover_before_the_first_sample_is_no_session_relative_register() -> N
     assert said.flags & kinds.SESSION_ROLLOVER
 
 
+def test_a_reset_a_little_below_a_modulus_is_no_rollover() -> None:
+    story = Charger().start(0, 836_000).value(5, 836_104)
+    said = story.value(15, 0).value(20, 600).stop(25, 900).rated()  # 2,757 Wh in 10 minutes: above 11 kW
+    assert said.found == Found(
+        [1_004_000], "first good regressed good good", {"used": 4, "quarantined": 1}, alerts=("register_reset",)
+    )
+    assert not said.flags & kinds.SESSION_ROLLOVER
+
+
 def test_a_register_of_all_ones_is_no_register() -> None:
     said = Charger().start(0, 1_000).value(5, 0xFFFFFFFF).value(10, 1_500).stop(15, 2_000).rated()
     assert said.found == Found([KWH], "first good good good", {"used": 4})
@@ -175,6 +184,12 @@ def test_no_register_at_all_is_held() -> None:
 def test_a_gap_is_bridged_by_the_register() -> None:
     said = Charger().start(0, 1_000).value(5, 1_400).value(55, 5_000).stop(60, 5_400).rated()
     assert said.found == Found([4_400_000], "first good good good", {"used": 4})
+
+
+def test_a_stop_in_whole_units_says_nothing_of_a_register_that_stands_still() -> None:
+    story = Charger().start(0, 100).value(30, 103.5, power=7_000).value(60, 107.206, power=7_000)  # kWh, labelled Wh
+    said = story.stop(75, 107).rated()
+    assert (said.found.held, said.found.alerts) == (("unit_error",), ("unit_error",))
 
 
 def test_a_register_that_stands_still_while_power_flows_is_held() -> None:
