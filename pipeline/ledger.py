@@ -212,6 +212,10 @@ class Ledger(ABC):
         """The valid markers of partitions, by partition and offset; of those in `after` the ones beyond that offset."""
 
     @abstractmethod
+    def newest_reference(self) -> int:
+        """The newest reference version that a marker names, valid or not; 0 where none does. A hint, nothing more."""
+
+    @abstractmethod
     def intents(self, partitions: Sequence[int]) -> dict[int, Intent]:
         """Partition → the highest number asked for; partitions that nobody ever asked for are absent."""
 

@@ -112,6 +112,11 @@ class StoreLedger(Ledger):
             wanted=" OR ".join([*wanted, f"partition IN ({whole or 'NULL'})"]),
         )
 
+    def newest_reference(self) -> int:
+        """The newest reference version that a marker names, valid or not; 0 where none does."""
+        sql = "SELECT max(reference_version) FROM marker_rows WHERE log_id = {log:UInt64}"
+        return int(self.store.scalar(sql, {"log": self.log_id}) or 0)
+
     def _markers(self, sql: str, **values: int | str) -> list[Marker]:
         names = [f.name for f in fields(Marker)]
         instants = {"log_time", "written_at"}

@@ -128,9 +128,7 @@ class Worker:
     def _prepare(self) -> None:
         """While the group settles who gets what: the reference data that was in use last."""
         self._rebalancing = True  # an outage is waited out without a poll: nothing may be assigned meanwhile
-        partitions = range(self._doors.partitions)
-        tiles = self._through_outages("reading markers", lambda: self._ledger.recent_tilings(partitions))
-        version = max((found[-1].reference_version for found in tiles.values() if found), default=0)
+        version = self._through_outages("reading markers", self._ledger.newest_reference)
         self.engine.sheets.data(version).read_locations()
         self._rebalancing = False
 
@@ -300,17 +298,19 @@ class Worker:
         """
         now_s, copied, due = self._clock.monotonic(), 0, list[StateCopy]()
         for marker in sorted(markers, key=lambda marker: self._snapshots[marker.partition]):
-            (taken_s, first), connectors = (
-                self._snapshots[marker.partition],
-                self.engine.directory.count(marker.partition),
-            )
-            many = max(_REPLAYED, _REPLAYED_EACH * connectors)
-            is_due = now_s - taken_s >= self._settings.snapshot_interval_s or marker.last_offset - first >= many
-            if is_due and (not due or copied + connectors <= _COPIED):
-                copied += connectors
-                self._snapshots[marker.partition] = now_s, marker.last_offset + 1
-                due.append(take(self.engine, marker.partition, marker.last_offset, marker.claim, self._clock.now_ms()))
+            connectors = self.engine.directory.count(marker.partition)
+            if not self._is_due(marker, connectors, now_s) or (due and copied + connectors > _COPIED):
+                continue
+            copied += connectors
+            self._snapshots[marker.partition] = now_s, marker.last_offset + 1
+            due.append(take(self.engine, marker.partition, marker.last_offset, marker.claim, self._clock.now_ms()))
         return due
+
+    def _is_due(self, marker: Marker, connectors: int, now_s: float) -> bool:
+        taken_s, first = self._snapshots[marker.partition]
+        records = marker.last_offset + 1 - first
+        old = now_s - taken_s >= self._settings.snapshot_interval_s
+        return old or records >= max(_REPLAYED, _REPLAYED_EACH * connectors)
 
     def _store_snapshots(self, partitions: Iterable[int]) -> None:
         """Store the state now, when nothing is in the lane; failing only costs recovery time."""

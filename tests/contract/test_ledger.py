@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -127,6 +128,12 @@ def test_markers_come_back_as_they_went_in(ledger: Ledger) -> None:
     ledger.add_markers(wanted)
     assert markers(ledger) == wanted
     assert ledger.markers([0, 3, 5]) == [*wanted, marker(10, 11, partition=3)]
+
+
+def test_the_newest_reference_version_is_that_of_any_marker(ledger: Ledger) -> None:
+    assert ledger.newest_reference() == 0
+    ledger.add_markers([replace(marker(0, 4), reference_version=3), replace(marker(5, 9), reference_version=2)])
+    assert ledger.newest_reference() == 3
 
 
 def test_a_tiling_ends_at_the_first_hole_and_an_overlap_halts(ledger: Ledger) -> None:

@@ -377,6 +377,11 @@ class SimulatedLedger(Ledger):
         found = [_marker(row) for partition in sorted(partitions) for row in self.store.markers(partition)]
         return [marker for marker in found if marker.first_offset > after.get(marker.partition, -1)]
 
+    def newest_reference(self) -> int:
+        """Of all markers."""
+        self._ask("markers")
+        return max((row["reference_version"] for row in self.store.stored("marker_rows")), default=0)
+
     def intents(self, partitions: Sequence[int]) -> dict[int, Intent]:
         """The highest number asked for."""
         self._ask("intents")
