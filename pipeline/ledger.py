@@ -9,7 +9,6 @@ ledger in ClickHouse; the simulation has one in memory, and tests/contract holds
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -37,8 +36,6 @@ SUMMED: Final[dict[str, tuple[str, ...]]] = {
 ROW_TABLES: Final = tuple(SUMMED)
 _MS_UTC: Final = pa.timestamp("ms", "UTC")
 _WRAP: Final = (1 << 64) - 1
-NOTHING_BEFORE: Final[Mapping[int, int]] = MappingProxyType({})
-DOUBTED_MS: Final = 3_600_000  # of work before the last marker: what recovery looks at; all before that is for `verify`
 _TRIES: Final = 5  # that meet another member at the same number before a claim is given up
 
 
@@ -208,8 +205,8 @@ class Ledger(ABC):
         """Markers by (partition, claim, first offset), whether they are valid or not."""
 
     @abstractmethod
-    def markers(self, partitions: Sequence[int], after: Mapping[int, int] = NOTHING_BEFORE) -> list[Marker]:
-        """The valid markers of partitions, by partition and offset; of those in `after` the ones beyond that offset."""
+    def markers(self, partitions: Sequence[int]) -> list[Marker]:
+        """The valid markers of partitions, by partition and offset."""
 
     @abstractmethod
     def newest_reference(self) -> int:
@@ -238,10 +235,6 @@ class Ledger(ABC):
     @abstractmethod
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
         """The newest snapshot at or before offset `not_beyond`, older by `skip`; None when none is left."""
-
-    @abstractmethod
-    def anchors(self, partitions: Sequence[int], older_ms: int) -> dict[int, int]:
-        """Partition → offset of the newest snapshot that is older than the newest of all by so much."""
 
     # rows
 
@@ -280,24 +273,13 @@ class Ledger(ABC):
                 "the batch is driven again"
             )
 
-    def recent_tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
-        """The last markers of each tiling, an hour of work at least: they are millions a day in a large network.
-
-        They begin at a snapshot's offset: it was taken when all before it was marked. Where none is as old as that, or
-        no marker begins there, the tiling is whole.
-        """
-        anchors = self.anchors(partitions, DOUBTED_MS)
-        tails = self.tilings(list(anchors), anchors)
-        sound = {p: tiles for p, tiles in tails.items() if tiles and tiles[0].first_offset == anchors[p] + 1}
-        return {**self.tilings([p for p in partitions if p not in sound]), **sound}
-
-    def tilings(self, partitions: Sequence[int], after: Mapping[int, int] = NOTHING_BEFORE) -> dict[int, list[Marker]]:
-        """The valid markers of each partition, or those beyond an offset, from the first one up to the first hole.
+    def tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
+        """The valid markers of each partition from its first one up to the first hole.
 
         Raises IntegrityError where two overlap.
         """
         found: dict[int, list[Marker]] = {partition: [] for partition in partitions}
-        for marker in self.markers(partitions, after) if partitions else ():
+        for marker in self.markers(partitions):
             found[marker.partition].append(marker)
         return {partition: self._tiled(partition, markers) for partition, markers in found.items()}
 
@@ -326,7 +308,7 @@ class Ledger(ABC):
         """
         numbers = self._intend(list(partitions), member, now_ms)
         before = self.highest_claims(partitions)
-        tiles = self.recent_tilings(partitions)
+        tiles = self.tilings(partitions)
         claims = [
             Claim(p, numbers[p], tiles[p][-1].last_offset + 1 if tiles[p] else 0, member) for p in partitions
         ]  # fmt: skip

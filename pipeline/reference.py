@@ -278,10 +278,10 @@ class _Place(NamedTuple):
 
     def evse(self, connector_id: int) -> Evse | None:
         """The EVSE of this number; 0 means the only one."""
+        numbered = [(evse.evse_id or place, evse) for place, evse in enumerate(self.evses, 1)]
         if connector_id <= 0:
-            return self.evses[0] if len(self.evses) == 1 else None
-        numbered = (evse for number, evse in enumerate(self.evses, 1) if (evse.evse_id or number) == connector_id)
-        return next(numbered, None)
+            return self.evses[-1] if len({number for number, _ in numbered}) == 1 else None
+        return next((evse for number, evse in reversed(numbered) if number == connector_id), None)
 
 
 class Change(NamedTuple):

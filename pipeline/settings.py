@@ -124,7 +124,7 @@ class Settings:
     )
     snapshot_interval_s: float = _setting(
         30.0,
-        "How often a worker stores its state per partition; recovery reads back at most this much.",
+        "How often a worker stores its state per partition, at least; after many records sooner.",
         low=0,
         high=86400,
     )

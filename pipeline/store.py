@@ -3,7 +3,7 @@
 What is asked is in `ledger`; nothing is decided here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -13,7 +13,6 @@ from pipeline.clickhouse import Store
 from pipeline.ledger import (
     ALERTS,
     CDRS,
-    NOTHING_BEFORE,
     QUARANTINE,
     RATED_USAGE,
     READINGS,
@@ -103,13 +102,12 @@ class StoreLedger(Ledger):
             keys=named,
         )
 
-    def markers(self, partitions: Sequence[int], after: Mapping[int, int] = NOTHING_BEFORE) -> list[Marker]:
-        """The valid markers of partitions, by partition and offset; of those in `after` the ones beyond that offset."""
-        wanted = [f"(partition = {p:d} AND first_offset > {after[p]:d})" for p in partitions if p in after]
-        whole = ", ".join(f"{partition:d}" for partition in partitions if partition not in after)
+    def markers(self, partitions: Sequence[int]) -> list[Marker]:
+        """The valid markers of partitions, by partition and offset."""
         return self._markers(
-            "SELECT {columns} FROM markers WHERE log_id = {log} AND ({wanted}) ORDER BY partition, first_offset",
-            wanted=" OR ".join([*wanted, f"partition IN ({whole or 'NULL'})"]),
+            "SELECT {columns} FROM markers WHERE log_id = {log} AND partition IN ({names}) "
+            "ORDER BY partition, first_offset",
+            names=", ".join(f"{partition:d}" for partition in partitions) or "NULL",
         )
 
     def newest_reference(self) -> int:
@@ -193,18 +191,6 @@ class StoreLedger(Ledger):
         payload = found.column("payload").cast(pa.binary())[0].as_py()
         version = found.column("code_version").cast(pa.string())[0].as_py()
         return Snapshot(**row, payload=payload, code_version=version, taken_at=found.column("taken_ms")[0].as_py())
-
-    def anchors(self, partitions: Sequence[int], older_ms: int) -> dict[int, int]:
-        """Partition → offset of the newest snapshot that is older than the newest of all by so much."""
-        of_these = "FROM snapshot_rows WHERE log_id = {log:UInt64} AND partition IN {partitions:Array(UInt16)}"
-        rows = self.store.rows(
-            f"SELECT partition, max(last_offset) AS anchor FROM (SELECT partition, last_offset, taken_at {of_these}) "
-            f"AS s INNER JOIN (SELECT partition, max(taken_at) AS newest, max(last_offset) AS last {of_these} "
-            "GROUP BY partition) AS n USING partition "
-            "WHERE taken_at <= subtractMilliseconds(newest, {older:UInt32}) AND last_offset < last GROUP BY partition",
-            {"log": self.log_id, "partitions": list(partitions), "older": older_ms},
-        )
-        return {row["partition"]: row["anchor"] for row in rows}
 
     def covered_ends(self) -> dict[int, int]:
         """Partition → offset after the last one that counts."""

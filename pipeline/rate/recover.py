@@ -19,7 +19,6 @@ from pipeline.errors import BrokerError, BrokerUnavailableError, IntegrityError,
 from pipeline.ledger import (
     ALERTS,
     CDRS,
-    DOUBTED_MS,
     QUARANTINE,
     RATED_USAGE,
     READINGS,
@@ -43,6 +42,8 @@ from pipeline.rate.tables import tables_of
 
 LOG: Final = Log("rate")
 _REPLAY_RECORDS: Final = 20_000
+_DOUBTED_MS: Final = 3_600_000  # what was written so long before the last marker; all before that is for `verify`
+_RUNS: Final = 200  # of markers in one question: the store takes texts up to a length
 _SILENT_S: Final = 30.0
 _REPORT_S: Final = 10.0
 
@@ -88,8 +89,6 @@ class Recovery:
         last = tiles[-1].last_offset
         whole = broken[0].first_offset - 1 if broken else last
         first = from_snapshot(self._engine, self._ledger, partition, whole) + 1
-        if first < tiles[0].first_offset:  # none of the newer snapshots fits: `tiles` may not reach back so far
-            tiles = self._ledger.tilings([partition])[partition]
         if first <= last:
             self._replay(partition, first, [m for m in tiles if m.last_offset >= first], broken)
 
@@ -101,8 +100,9 @@ class Recovery:
         """
         runs = [run for tiles in doubted.values() for run in _runs(tiles)]
         left = {partition: -sum(marker.checksum for marker in tiles) for partition, tiles in doubted.items()}
-        for (_, partition), sums in self._ledger.sums(ROW_TABLES, runs, repeats=True).items():
-            left[partition] += sums.check
+        for at in range(0, len(runs), _RUNS):
+            for (_, partition), sums in self._ledger.sums(ROW_TABLES, runs[at : at + _RUNS], repeats=True).items():
+                left[partition] += sums.check
         return {
             partition: [marker for marker in tiles if left[partition] % (1 << 64) and not self._holds(marker)]
             for partition, tiles in doubted.items()
@@ -163,7 +163,7 @@ class Recovery:
 
 def _doubted(tiles: list[Marker]) -> list[Marker]:
     """Markers of the last hour of work."""
-    return [m for m in tiles if m.written_at > tiles[-1].written_at - DOUBTED_MS]
+    return [m for m in tiles if m.written_at > tiles[-1].written_at - _DOUBTED_MS]
 
 
 def _runs(tiles: list[Marker]) -> list[Span]:

@@ -127,6 +127,8 @@ class Worker:
 
     def _prepare(self) -> None:
         """While the group settles who gets what: the reference data that was in use last."""
+        if self._stopping:
+            return
         self._rebalancing = True  # an outage is waited out without a poll: nothing may be assigned meanwhile
         version = self._through_outages("reading markers", self._ledger.newest_reference)
         self.engine.sheets.data(version).read_locations()

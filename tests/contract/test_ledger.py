@@ -286,46 +286,6 @@ def test_snapshots_are_found_newest_first_and_hold_any_bytes(ledger: Ledger) -> 
     assert ledger.snapshot(0, not_beyond=9) is None
 
 
-HOUR_MS = 3_600_000
-
-
-def state_at(ledger: Ledger, offset: int, age_ms: int) -> None:
-    ledger.add_snapshot(Snapshot(0, 1, offset, "v", LOG, b"state", NOW - age_ms))
-
-
-def test_recovery_reads_the_markers_of_an_hour_from_a_snapshot_on(ledger: Ledger) -> None:
-    take(ledger, "a")
-    ledger.add_markers([marker(first, first + 4) for first in range(0, 30, 5)])
-    state_at(ledger, 14, HOUR_MS - 1_000)
-    state_at(ledger, 29, 0)
-    assert ledger.anchors([0, 1], HOUR_MS) == {}
-    assert ledger.recent_tilings([0, 1]) == ledger.tilings([0, 1])
-    state_at(ledger, 4, 2 * HOUR_MS)
-    state_at(ledger, 9, HOUR_MS)
-    assert ledger.anchors([0, 1], HOUR_MS) == {0: 9}
-    assert [m.first_offset for m in ledger.recent_tilings([0, 1])[0]] == [10, 15, 20, 25]
-    assert ledger.take([0], "b", NOW)[0].claim.first_offset == 30
-
-
-@pytest.mark.parametrize("missing", [10, 15, 25])
-def test_a_hole_behind_the_snapshot_ends_the_tiling_there(ledger: Ledger, missing: int) -> None:
-    take(ledger, "a")
-    ledger.add_markers([marker(first, first + 4) for first in range(0, 30, 5) if first != missing])
-    state_at(ledger, 9, HOUR_MS)
-    state_at(ledger, 29, 0)
-    assert ledger.recent_tilings([0])[0][-1].last_offset == missing - 1
-    assert ledger.take([0], "b", NOW)[0].claim.first_offset == missing
-
-
-def test_a_snapshot_that_was_stored_again_much_later_is_no_beginning(ledger: Ledger) -> None:
-    take(ledger, "a")
-    ledger.add_markers([marker(0, 4), marker(5, 9)])
-    state_at(ledger, 9, 3 * HOUR_MS)
-    state_at(ledger, 9, 0)
-    assert ledger.anchors([0], HOUR_MS) == {}
-    assert ledger.take([0], "b", NOW)[0].claim.first_offset == 10
-
-
 def test_published_offsets_only_grow(ledger: Ledger) -> None:
     ledger.add_published({0: (1, 5), 2: (1, 8)}, NOW)
     ledger.add_published({0: (2, 9)}, NOW)

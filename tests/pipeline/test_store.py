@@ -1,11 +1,10 @@
-import time
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
 
 from pipeline.clickhouse import Store
-from pipeline.ledger import RATED_USAGE, Snapshot
+from pipeline.ledger import RATED_USAGE
 from pipeline.settings import Settings
 from pipeline.store import StoreLedger
 from tests.contract.benches import LOG, marker, usage
@@ -49,14 +48,3 @@ def test_of_two_claims_with_one_number_that_were_made_before_intents_the_lower_m
     columns = {"partition": [0, 0], "claim": [1, 1], "first_offset": [0, 0], "member": ["b", "a"]}
     ledger.store.insert("claim_rows", pa.table({"log_id": pa.array([LOG, LOG], pa.uint64()), **columns}))
     assert ledger.highest_claims([0])[0].member == "a"
-
-
-def test_of_snapshots_some_hours_old_those_of_the_first_minute_of_an_hour_stay(ledger: StoreLedger) -> None:
-    hour_ms = 3_600_000
-    this_hour_ms = time.time_ns() // 1_000_000 // hour_ms * hour_ms
-    ages_ms = {0: 5 * hour_ms, 1: 5 * hour_ms - 30_000, 2: 5 * hour_ms - 61_000, 3: 4 * hour_ms - 90_000, 4: hour_ms}
-    for offset, age_ms in ages_ms.items():
-        ledger.add_snapshot(Snapshot(0, 1, offset, "v", LOG, b"state", this_hour_ms - age_ms))
-    ledger.store.command("OPTIMIZE TABLE snapshot_rows FINAL")
-    left = ledger.store.rows("SELECT last_offset FROM snapshot_rows ORDER BY last_offset")
-    assert [row["last_offset"] for row in left] == [0, 1, 4]

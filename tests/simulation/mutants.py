@@ -51,7 +51,7 @@ class ReadsBeforeItAsks(SimulatedLedger):
 
     def take(self, partitions: Sequence[int], member: str, now_ms: int) -> dict[int, Taken]:
         """Tiles that may be stale."""
-        stale = self.recent_tilings(partitions)
+        stale = self.tilings(partitions)
         self._stale = stale
         try:
             return super().take(partitions, member, now_ms)
@@ -60,9 +60,9 @@ class ReadsBeforeItAsks(SimulatedLedger):
 
     _stale: dict[int, list[Marker]] | None = None
 
-    def recent_tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
+    def tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
         """As read before."""
-        return super().recent_tilings(partitions) if self._stale is None else self._stale
+        return super().tilings(partitions) if self._stale is None else self._stale
 
 
 class NeverLooksAgain(SimulatedLedger):

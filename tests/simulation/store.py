@@ -8,7 +8,7 @@ and tests/contract holds both to the same.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from pipeline.errors import StoreRefusedError, StoreUnavailableError
 from pipeline.ledger import (
-    NOTHING_BEFORE,
     READINGS,
     SUMMED,
     Claim,
@@ -371,11 +370,10 @@ class SimulatedLedger(Ledger):
         rows = [row for p in {key[0] for key in keys} for row in self.store.shelf("marker_rows", p).final()]
         return [_marker(row) for row in rows if (row["partition"], row["claim"], row["first_offset"]) in wanted]
 
-    def markers(self, partitions: Sequence[int], after: Mapping[int, int] = NOTHING_BEFORE) -> list[Marker]:
+    def markers(self, partitions: Sequence[int]) -> list[Marker]:
         """The valid ones."""
         self._ask("markers")
-        found = [_marker(row) for partition in sorted(partitions) for row in self.store.markers(partition)]
-        return [marker for marker in found if marker.first_offset > after.get(marker.partition, -1)]
+        return [_marker(row) for partition in sorted(partitions) for row in self.store.markers(partition)]
 
     def newest_reference(self) -> int:
         """Of all markers."""
@@ -422,19 +420,6 @@ class SimulatedLedger(Ledger):
         rows = self.store.stored(table)[:1]
         self.insert(table, self._table(table, rows))
         return bool(rows)
-
-    def anchors(self, partitions: Sequence[int], older_ms: int) -> dict[int, int]:
-        """The newest old one."""
-        self._ask("anchors")
-        found = {}
-        for partition in partitions:
-            rows = self.store.shelf("snapshot_rows", partition).rows
-            newest = max((row["taken_at"] for row in rows), default=0)
-            last = max((row["last_offset"] for row in rows), default=0)
-            old = [row["last_offset"] for row in rows if row["taken_at"] <= newest - older_ms]
-            if any(offset < last for offset in old):
-                found[partition] = max(offset for offset in old if offset < last)
-        return found
 
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
         """The newest."""
