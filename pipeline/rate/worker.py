@@ -33,10 +33,6 @@ LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
 _NEVER: Final = (1 << 63) - 1
-# Records of a partition after which a snapshot is due whatever the time, at least and for each of its connectors: what
-# a recovery replays stays short, and copying the state costs little beside rating so much.
-_REPLAYED: Final = 50_000
-_REPLAYED_EACH: Final = 2
 _COPIED: Final = 50_000  # connectors, whose state is copied after one batch: some 0.1 s
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
 _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
@@ -49,6 +45,9 @@ class Worker:
     """One rating process. Not for threads: everything happens where `run` is called."""
 
     at_ease = 50_000  # records of a batch while the worker keeps up: larger ones cost less and take longer
+    # Records of a partition after which a snapshot is due whatever the time, at least and for each of its connectors:
+    # what a recovery replays stays short, and copying the state costs little beside rating so much.
+    replayed, replayed_each = 50_000, 2
 
     def __init__(self, settings: Settings, doors: Doors) -> None:
         """Open the doors. Raises outages as they are."""
@@ -100,7 +99,7 @@ class Worker:
         LOG.info("worker joins the group", group=self._settings.group_id, member=self._doors.member)
         finished = False
         try:
-            self._prepare()
+            self._read_ahead()
             while not self._stopping:
                 began_s = self._clock.monotonic()
                 records = self._gather()
@@ -125,7 +124,7 @@ class Worker:
             self._doors.close()
         return self.progress
 
-    def _prepare(self) -> None:
+    def _read_ahead(self) -> None:
         """While the group settles who gets what: the reference data that was in use last."""
         if self._stopping:
             return
@@ -312,7 +311,7 @@ class Worker:
         taken_s, first = self._snapshots[marker.partition]
         records = marker.last_offset + 1 - first
         old = now_s - taken_s >= self._settings.snapshot_interval_s
-        return old or records >= max(_REPLAYED, _REPLAYED_EACH * connectors)
+        return old or records >= max(self.replayed, self.replayed_each * connectors)
 
     def _store_snapshots(self, partitions: Iterable[int]) -> None:
         """Store the state now, when nothing is in the lane; failing only costs recovery time."""
