@@ -225,7 +225,6 @@ class Engine:
         self.sheets.cover(min(first_ms, self._earliest_ms(first_ms)), last_ms + 1)
         defaults = self.sheets.defaults(self.directory, last_ms)
         self._choose_sheets(samples)
-        defaults = self.sheets.defaults(self.directory, last_ms)
         return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, self._detached())
 
     def _detached(self) -> npt.NDArray[np.uint64]:
