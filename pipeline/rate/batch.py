@@ -20,6 +20,7 @@ from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples
 from pipeline.rate.signed_values import Signed
 from rating.cdr import credit, encode
+from rating.jit import kernel
 
 USED = 0
 DUPLICATE = 1
@@ -180,15 +181,20 @@ class Batch:
         """Give each record with samples its outcome, that of its worst sample; `of_partition` by record."""
         worst = np.full(len(of_partition), -1, np.int8)
         for given in self.metered:
-            data = given.records >= 0
-            outcome = _BY_VERDICT[given.facts["verdict"][data]]
-            held = given.facts["disposition"][data] == kinds.HELD
-            outcome = np.where(held, QUARANTINED, outcome).astype(np.int8)
-            np.maximum.at(worst, given.records[data], outcome)
+            _worsen(worst, given.facts, given.records)
         for partition, share in self.shares.items():
-            ended = worst[(of_partition == partition) & (worst >= 0)]
-            values, counts = np.unique(ended, return_counts=True)
-            share.outcomes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            counts = np.bincount(worst[(of_partition == partition) & (worst >= 0)]).tolist()
+            share.outcomes.update({outcome: count for outcome, count in enumerate(counts) if count})
+
+
+@kernel
+def _worsen(worst: npt.NDArray[np.int8], facts: Rows, records: npt.NDArray[np.int64]) -> None:
+    """Raise each record's outcome to that of its worst sample; -1 is none, as of a sample that stands for no record."""
+    for at in range(len(facts)):
+        fact, record = facts[at], records[at]
+        if record >= 0:
+            outcome = QUARANTINED if fact.disposition == kinds.HELD else _BY_VERDICT[fact.verdict]
+            worst[record] = max(worst[record], outcome)
 
 
 def standing_of(columns: dict[str, object]) -> LastCdr | None:

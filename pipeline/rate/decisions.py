@@ -54,7 +54,7 @@ class Decisions:
 
     def expire(self, given: Samples) -> None:
         """Ticks move the log time; what was held for longer than the limit settles without it."""
-        ticks = np.flatnonzero(given.samples["kind"] == KIND_TICK)
+        ticks = np.flatnonzero(given.records < 0)  # all others stand for a record
         for at in ticks.tolist():
             state = self.engine.own(int(given.facts["partition"][at]))
             now_ms = int(given.samples["time_ms"][at])

@@ -4,7 +4,6 @@ Rows are given in the order in which the log first names a connector, so they ar
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -56,18 +55,6 @@ class Directory:
     def find(self, charge_point: str, connector_id: int) -> int | None:
         """The row of a connector, None when it was never heard."""
         return self._row_of.get((charge_point, connector_id))
-
-    def rows_of(
-        self, partitions: npt.NDArray[np.int32], names: Sequence[str], samples: npt.NDArray[np.void]
-    ) -> npt.NDArray[np.int32]:
-        """The row of each sample's connector; `names` is what samples["charge_point"] points into."""
-        pairs = samples["charge_point"].astype(np.int64) << 32 | samples["connector_id"]
-        unique, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
-        order = np.argsort(first, kind="stable")
-        connectors = [(names[pair >> 32], pair & 0xFFFFFFFF) for pair in unique[order].tolist()]
-        rows = np.empty(len(unique), np.int32)
-        rows[order] = self.rows(connectors, partitions[first[order]])
-        return rows[inverse]
 
     def token(self, uid: str) -> int:
         """The number of a token."""

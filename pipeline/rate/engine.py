@@ -15,17 +15,12 @@ import numpy.typing as npt
 from pipeline.codec.records import Records
 from pipeline.metering import kinds
 from pipeline.metering.clocks import set_clocks
-from pipeline.metering.columns import (
-    ABSENT_I64,
-    FLAG_TIME_CORRECTED,
-    FLAG_TIME_UNUSABLE,
-    KIND_START,
-    KIND_TICK,
-)
-from pipeline.metering.output import new_output, rows_at
+from pipeline.metering.columns import ABSENT_I64
+from pipeline.metering.output import FACT_DTYPE, new_output, rows_at
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
 from pipeline.metering.signed import verify
+from pipeline.metering.state import NONE
 from pipeline.rate.apart import Apart
 from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Place, QuarantineRow, Share
 from pipeline.rate.collect import Collector
@@ -34,7 +29,8 @@ from pipeline.rate.directory import Directory
 from pipeline.rate.inputs import Input, Refused, read
 from pipeline.rate.partition import PartitionState
 from pipeline.rate.past import History
-from pipeline.rate.segment import Samples, Segment, is_only_waiting, new_facts
+from pipeline.rate.samples_kernel import Survey, fill_facts, prepare, survey
+from pipeline.rate.segment import Samples, Segment, is_only_waiting
 from pipeline.rate.sheets import LoadVersion, Sheets
 from pipeline.rate.signed_values import Signed, by_session
 from rating.policy import DEFAULT as RATING_POLICY
@@ -109,12 +105,7 @@ class Engine:
 
     def _prepare(self, given: Input) -> None:
         """What is decided before any order: tokens by the directory's numbers, clocks that are none."""
-        samples = given.samples
-        numbers = np.array([self.directory.token(uid) for uid in given.tokens] + [-1], np.int32)
-        samples["token"] = numbers[samples["token"]]
-        stale = samples["received_ms"] - samples["time_ms"] > _STALE_MS
-        samples["time_ms"][stale] = samples["received_ms"][stale]
-        samples["flags"][stale] |= FLAG_TIME_UNUSABLE | FLAG_TIME_CORRECTED
+        prepare(given.samples, np.array([*map(self.directory.token, given.tokens), NONE], np.int32), _STALE_MS)
 
     def _verify(self, given: Input, number: int) -> None:
         """Judge the signatures of a round, by the meters' keys in the reference data that is in use there."""
@@ -139,10 +130,11 @@ class Engine:
         if not len(chosen):
             return
         self._verify(given, number)
-        versions = np.array([self.own(p).policy_version for p in range(int(given.partitions.max()) + 1)])
-        of_policy = versions[given.partitions[chosen]]
-        for version in np.unique(versions).tolist():
-            if len(mine := chosen[of_policy == version]):
+        versions = {partition: self.partitions[partition].policy_version for partition in batch.shares}
+        for version in sorted(set(versions.values())):
+            theirs = [partition for partition, in_use in versions.items() if in_use == version]
+            mine = chosen if len(theirs) == len(versions) else chosen[np.isin(given.partitions[chosen], theirs)]
+            if len(mine):
                 self._meter(given, mine, batch, collector, decisions)
 
     def _meter(
@@ -154,8 +146,8 @@ class Engine:
             chosen = self._set_clocks(given, chosen, rules, batch)
             if not len(chosen):
                 return
-        samples = self._samples(given, chosen)
-        segment = self._segment(samples, rules)
+        samples, found = self._samples(given, chosen)
+        segment = self._segment(samples, found, rules)
         deferred = segment.meter()
         batch.metered.append(samples)
         batch.signed += _signed_of(given, chosen, samples)
@@ -181,7 +173,7 @@ class Engine:
         given.samples[chosen] = samples
         if not rejected.any():
             return chosen
-        apart = self._samples(given, chosen[rejected])
+        apart, _ = self._samples(given, chosen[rejected])
         apart.facts["verdict"] = kinds.SUSPECT
         batch.metered.append(apart)
         for at in range(len(apart.samples)):
@@ -202,29 +194,25 @@ class Engine:
         reason, raw = kinds.HOLD_REASONS[kinds.HOLD_TIME], given.values[int(apart.records[at])]
         batch.quarantine.append(QuarantineRow(place, "held", reason, 0, int(sample["received_ms"]), raw=raw))
 
-    def _samples(self, given: Input, chosen: np.ndarray) -> Samples:
+    def _samples(self, given: Input, chosen: npt.NDArray[np.intp]) -> tuple[Samples, Survey]:
         whole: Any = slice(None) if len(chosen) == len(given.samples) else chosen  # one round: no copy
-        samples = rows_at(given.samples, whole)
-        partitions = given.partitions[whole]
-        facts = new_facts(len(samples))
-        facts["partition"] = partitions
-        versions = np.zeros(len(samples), np.int64)
+        samples, partitions = rows_at(given.samples, whole), given.partitions[whole]
+        found = survey(samples)
+        names = given.charge_points
+        connectors = [(names[key >> 32], key & 0xFFFFFFFF) for key in found.keys.tolist()]
+        rows = self.directory.rows(connectors, partitions[found.firsts])
+        in_use = np.zeros((2, int(partitions.max()) + 1), np.int64)  # slot and version of reference data, by partition
         for partition in np.flatnonzero(np.bincount(partitions)).tolist():
             version = self.partitions[partition].reference_version
-            of_it = partitions == partition
-            versions[of_it] = version
-            facts["slot"][of_it] = self.sheets.slot(version)
-        data = samples["kind"] != KIND_TICK
-        facts["row"] = -1
-        facts["row"][data] = self.directory.rows_of(partitions[data], given.charge_points, rows_at(samples, data))
-        return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole])
+            in_use[:, partition] = self.sheets.slot(version), version
+        facts, versions = np.zeros(len(samples), FACT_DTYPE), np.empty(len(samples), np.int64)
+        fill_facts(facts, versions, partitions, found.numbers, np.append(rows, np.int32(NONE)), in_use)
+        return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole]), found
 
-    def _segment(self, samples: Samples, rules: Rules) -> Segment:
-        times = samples.samples["time_ms"]
-        first_ms, last_ms = int(times.min()), int(max(times.max(), samples.samples["received_ms"].max()))
-        self.sheets.cover(min(first_ms, self._earliest_ms(first_ms)), last_ms + 1)
-        defaults = self.sheets.defaults(self.directory, last_ms)
-        self._choose_sheets(samples)
+    def _segment(self, samples: Samples, found: Survey, rules: Rules) -> Segment:
+        self.sheets.cover(min(found.first_ms, self._earliest_ms(found.first_ms)), found.last_ms + 1)
+        defaults = self.sheets.defaults(self.directory, found.last_ms)
+        self._choose_sheets(samples, found.starts)
         return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, self._detached())
 
     def _detached(self) -> npt.NDArray[np.uint64]:
@@ -239,9 +227,8 @@ class Engine:
         opened = connectors["start_ms"][connectors["open"] == 1]
         return int(min(reserved.min(initial=otherwise), opened.min(initial=otherwise)))
 
-    def _choose_sheets(self, samples: Samples) -> None:
+    def _choose_sheets(self, samples: Samples, starts: npt.NDArray[np.int64]) -> None:
         """Starts whose token has a tariff of its own, or whose connector's tariff depends on the instant."""
-        starts = np.flatnonzero(samples.samples["kind"] == KIND_START)
         columns = (samples.facts["row"], samples.versions, samples.samples["token"], samples.samples["time_ms"])
         for at, row, version, token, time_ms in zip(
             starts, *(column[starts].tolist() for column in columns), strict=True
@@ -275,6 +262,8 @@ class Engine:
 
 def _signed_of(given: Input, chosen: npt.NDArray[np.intp], samples: Samples) -> list[Signed]:
     """The blobs of the chosen samples; `samples` are those, in their order."""
+    if not given.signed:
+        return []
     places = np.searchsorted(chosen, [blob.sample for blob in given.signed])
     return [
         Signed(samples, at, blob)

@@ -6,7 +6,7 @@ become dead letters here (`refusals`).
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,26 +60,41 @@ def read(batches: Mapping[int, Records], refused: Refused) -> Input:
     records = split.positions[decoded.records]
     ticks = [at for at in split.controls if isinstance(at.control, Tick)]
     breaks = _breaks([at for at in split.controls if not isinstance(at.control, Tick)], of_partition)
-    samples = rows_joined([decoded.samples, _tick_samples(ticks)])
-    record = np.concatenate([records, np.array([at.index for at in ticks], np.int64)])
-    where = of_partition[record]
-    # Two runs, both in order: the samples, then the ticks.
-    order: Any = np.argsort(record, kind="stable") if ticks else slice(None)
-    texts = np.concatenate([decoded.transaction_ids, np.zeros(len(ticks), decoded.transaction_ids.dtype)])
-    place = np.empty(len(record), np.int64)
-    place[order] = np.arange(len(record))
-    samples, record, where = rows_at(samples, order), record[order], where[order]
+    given = _InOrder(decoded.samples, decoded.transaction_ids, records, np.arange(len(records)))
+    if ticks:
+        given = _with_ticks(given, ticks)
+    where = of_partition[given.records]
     dead = [DeadLetter(int(split.positions[d.index]), d.reason, d.detail) for d in decoded.dead]
     times_ms = whole.times_ms if whole.times_ms is not None else np.zeros(len(whole.values), np.int64)
     return Input(
         values=whole.values, keys=whole.keys, offsets=whole.offsets, times_ms=times_ms, of_partition=of_partition,
-        samples=samples, partitions=where, rounds=_rounds(samples, where, breaks),
-        records=np.where(samples["kind"] == KIND_TICK, -1, record), transaction_ids=texts[order],
-        charge_points=decoded.charge_points, tokens=decoded.tokens,
-        signed=[SignedBlob(int(place[b.sample]), b.data, b.method, b.public_key) for b in decoded.signed],
+        samples=given.samples, partitions=where, rounds=_rounds(given.samples, where, breaks),
+        records=np.where(given.samples["kind"] == KIND_TICK, -1, given.records) if ticks else given.records,
+        transaction_ids=given.transaction_ids, charge_points=decoded.charge_points, tokens=decoded.tokens,
+        signed=[SignedBlob(int(given.places[b.sample]), b.data, b.method, b.public_key) for b in decoded.signed],
         dead=[*split.dead, *set_apart, *dead], breaks=breaks,
         controls=np.array([at.index for at in split.controls], np.int64),
     )  # fmt: skip
+
+
+class _InOrder(NamedTuple):
+    """Samples in log order."""
+
+    samples: Rows
+    transaction_ids: npt.NDArray[np.bytes_]
+    records: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]  # where each decoded sample is
+
+
+def _with_ticks(given: _InOrder, ticks: list[ControlAt]) -> _InOrder:
+    """Two runs, both in order, as one: the samples and the ticks."""
+    record = np.concatenate([given.records, np.array([at.index for at in ticks], np.int64)])
+    order = np.argsort(record, kind="stable")
+    places = np.empty(len(record), np.int64)
+    places[order] = np.arange(len(record))
+    texts = np.concatenate([given.transaction_ids, np.zeros(len(ticks), given.transaction_ids.dtype)])
+    samples = rows_joined([given.samples, _tick_samples(ticks)])
+    return _InOrder(rows_at(samples, order), texts[order], record[order], places)
 
 
 def _set_apart(split: Split, of_partition: npt.NDArray[np.int32], refused: Refused) -> tuple[Split, list[DeadLetter]]:
