@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from rating.columns import CHARGING, PARKING, Pieces
+from rating.columns import CHARGING, I8, I64, PARKING, Pieces
 from rating.errors import SessionError
 from rating.ratesheet import NO_VAT, RATE_VAT_E4, RATES_AT, RATES_END, Book
 from rating.settle import C_FLAT, Q_ENERGY, Q_PARKING, Q_RESERVATION, Q_TIME, Sessions, Settled
@@ -103,11 +104,24 @@ class Account(NamedTuple):
     rated_cost: int
 
 
+class Periods(NamedTuple):
+    """Charging periods of sessions before they are written, as columns: see `Period`."""
+
+    start_ms: I64
+    state: I8
+    energy_mwh: I64
+    length_ms: I64
+    ends: I64  # by session: where its periods end and the next one's begin
+
+
 def accounts(book: Book, pieces: Pieces, sessions: Sessions, settled: Settled) -> list[Account]:
     """One a session, in order."""
     columns: list[Any] = [getattr(settled, name).tolist() for name in Account._fields[2:]]
     rates = {sheet: _rates_of(book, sheet) for sheet in np.unique(sessions.sheet).tolist()}
-    rows = zip(map(rates.__getitem__, sessions.sheet.tolist()), _periods_of(pieces, sessions), *columns, strict=True)
+    found = periods_of(pieces, sessions)
+    every = list(map(Period, *(column.tolist() for column in found[:4])))
+    periods = (every[first:stop] for first, stop in pairwise([0, *found.ends.tolist()]))
+    rows = zip(map(rates.__getitem__, sessions.sheet.tolist()), periods, *columns, strict=True)
     return [Account(*row) for row in rows]
 
 
@@ -116,7 +130,8 @@ def _rates_of(book: Book, sheet: int) -> list[int]:
     return rates
 
 
-def _periods_of(pieces: Pieces, sessions: Sessions) -> Iterator[list[Period]]:
+def periods_of(pieces: Pieces, sessions: Sessions) -> Periods:
+    """The charging periods of every session, one behind the other."""
     counts = sessions.n_pieces
     ends = np.cumsum(counts)
     begins = ends - counts
@@ -126,16 +141,15 @@ def _periods_of(pieces: Pieces, sessions: Sessions) -> Iterator[list[Period]]:
     for column in (pieces.state[every], pieces.energy_component[every], pieces.time_component[every]):
         new[1:] |= column[1:] != column[:-1]
     heads = np.flatnonzero(new)
-    if not len(heads):
-        return iter([[] for _ in range(len(counts))])
     first = every[heads]
-    energy = np.add.reduceat(pieces.energy_mwh[every], heads)
-    length = np.add.reduceat((pieces.end_ms - pieces.start_ms)[every], heads)
-    periods = list(
-        map(Period, pieces.start_ms[first].tolist(), pieces.state[first].tolist(), energy.tolist(), length.tolist())
+    lengths = (pieces.end_ms - pieces.start_ms)[every]
+    return Periods(
+        pieces.start_ms[first],
+        pieces.state[first],
+        np.add.reduceat(pieces.energy_mwh[every], heads) if len(heads) else heads,
+        np.add.reduceat(lengths, heads) if len(heads) else heads,
+        np.concatenate([[0], np.cumsum(new)])[ends],
     )
-    before = np.concatenate([[0], np.cumsum(new)])
-    return (periods[a:b] for a, b in zip(before[begins].tolist(), before[ends].tolist(), strict=True))
 
 
 def short_id(name: str) -> str:
@@ -194,9 +208,9 @@ def credit(cdr: Mapping[str, Any], last_updated_ms: int) -> dict[str, Any]:
     }
 
 
-def encode(cdr: Mapping[str, Any]) -> bytes:
-    """The document as JSON."""
-    return _ENCODER.encode(cdr)
+def encode(value: Any) -> bytes:
+    """A document, or a part of one, as JSON."""
+    return _ENCODER.encode(value)
 
 
 def _price_2_2_1(excl_e4: int, incl_e4: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

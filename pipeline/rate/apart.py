@@ -26,12 +26,12 @@ from pipeline.metering.output import ALERT, RESOLVED, Rows
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.sessions import key_of
 from pipeline.metering.state import MARKS
-from pipeline.rate.batch import Batch, Place, QuarantineRow, credited, last_number
+from pipeline.rate.batch import Batch, CdrRow, Place, QuarantineRow, credited, last_number
 from pipeline.rate.collect import WHOLE, Collector, whole_mwh
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
 from pipeline.rate.rerate import Again, Terms, adopt, conclude, has_start, is_repeat, meter_again
 from pipeline.rate.segment import Deferred, Segment
-from pipeline.rate.settlement import Bill, settle_all
+from pipeline.rate.settlement import settle_all
 
 if TYPE_CHECKING:
     from pipeline.rate.engine import Engine
@@ -272,39 +272,40 @@ class Apart:
         if session["sheet"][0] < 0:
             self._release(one, name, past, left_out)
             return
-        bill = self._bill(session, past, again, reason in WHOLE)
-        if bill.cdr is None:
+        cdr, added = self._bill(session, past, again, reason in WHOLE)
+        if cdr is None:
             self.collector.hold(self.segment, session[0], kinds.HOLD_BOUNDS)
             return
         self._release(one, name, past, left_out)
-        after = np.concatenate([rated, bill.rated])
+        after = np.concatenate([rated, added])
         self.collector.write_difference(standing, after, place)
-        self._replace_cdr(past, bill)
+        self._replace_cdr(past, cdr)
 
-    def _bill(self, session: Rows, past: Past, again: Again, nothing: bool) -> Bill:
-        """Settle the session as metered again; `nothing` of it is billed where all of it stays held."""
+    def _bill(self, session: Rows, past: Past, again: Again, nothing: bool) -> tuple[CdrRow | None, Rows]:
+        """The CDR of the session as metered again, and the rated rows that settlement adds: no CDR beyond all bounds.
+
+        `nothing` of it is billed where all of it stays held.
+        """
         pieces = again.segment.closed
         if nothing:
             session["held_mwh"] = whole_mwh(session[0])
             session["pieces"] = 0
             session["flat"] = session["flat_reserved"] = session["flat_expired"] = -1
         closed = self.collector.closed(self.segment, session, [past.transaction_id], pieces)
-        bills, _ = settle_all(closed, self.engine.sheets, self.engine.directory)
-        return bills[0]
+        found = settle_all(closed, self.engine.sheets, self.engine.directory)
+        return (found.cdrs.at(0) if len(found.cdrs.places.line) else None), found.rated
 
-    def _replace_cdr(self, past: Past, bill: Bill) -> None:
+    def _replace_cdr(self, past: Past, cdr: CdrRow) -> None:
         """A sent CDR never changes: a credit takes it back and a new one follows; an equal one stays."""
-        if bill.cdr is None:
-            return
-        standing, columns = past.cdr, bill.cdr.columns
+        standing, columns = past.cdr, cdr.columns
         if standing is None:
             columns["revision"] = past.revision + 1  # 1, or what follows the credit of one that was held again
-            self.batch.add_cdr(bill.cdr.place, columns)
+            self.batch.add_cdr(cdr.place, columns)
             return
         same = ("energy_mwh", "total_excl_e4", "total_incl_e4", "start_ms", "end_ms", "held_mwh", "charging_ms")
         if all(standing.columns[field] == columns[field] for field in same):
             return
-        place = bill.cdr.place
+        place = cdr.place
         self._credit(standing, place, last_number(columns, "settled_ms"))
         columns["revision"] = standing.revision + 2
         self.batch.add_cdr(place, columns)

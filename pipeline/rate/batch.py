@@ -6,7 +6,7 @@ Accumulates only. Every record of the batch ends with exactly one outcome here.
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples
 from pipeline.rate.signed_values import Signed
 from rating.cdr import credit, encode
+from rating.cdr_bytes import Documents
 from rating.jit import kernel
 
 USED = 0
@@ -35,6 +36,9 @@ _BY_VERDICT[kinds.DUPLICATE] = DUPLICATE
 _BY_VERDICT[[kinds.REGRESSED, kinds.SUSPECT]] = QUARANTINED
 
 
+_LINE = np.uint64(32)  # bits of a line below its place in the record
+
+
 class Place(NamedTuple):
     """Where a row belongs: the identity of the record that caused it, and the connector."""
 
@@ -45,6 +49,9 @@ class Place(NamedTuple):
     session_key: int
     charge_point_id: str
     connector_id: int
+
+
+Column = npt.NDArray[Any] | list[str] | Documents
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,42 @@ class CdrRow(NamedTuple):
     columns: dict[str, object]
 
 
+class Places(NamedTuple):
+    """`Place` as columns."""
+
+    partition: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+    line: npt.NDArray[np.uint64]
+    row: npt.NDArray[np.int64]
+    session_key: npt.NDArray[np.uint64]
+    charge_point_id: list[str]
+    connector_id: npt.NDArray[np.int64]
+
+    def at(self, number: int) -> Place:
+        """One of them."""
+        partition, offset, line, row, key, name, connector_id = (column[number] for column in self)
+        return Place(int(partition), int(offset), int(line), int(row), int(key), name, int(connector_id))
+
+    def taken(self, which: npt.NDArray[np.intp]) -> "Places":
+        """Some of them."""
+        partition, offset, line, row, key, names, connector_id = self
+        return Places(
+            partition[which], offset[which], line[which], row[which], key[which], [names[at] for at in which.tolist()],
+            connector_id[which],
+        )  # fmt: skip
+
+
+class CdrColumns(NamedTuple):
+    """Settled sessions as columns: what many settle to, without an object for each."""
+
+    places: Places
+    columns: dict[str, Column]  # of `CdrRow.columns`
+
+    def at(self, number: int) -> CdrRow:
+        """One of them as a row."""
+        return CdrRow(self.places.at(number), {name: _value(column, number) for name, column in self.columns.items()})
+
+
 @dataclass(frozen=True)
 class DeadRow:
     """A record that can never be used."""
@@ -117,12 +160,13 @@ class Batch:
         self.metered: list[Samples] = []
         self.signed: list[Signed] = []
         self.rated: list[Rows] = []
-        self.cdrs: list[CdrRow] = []
+        self.cdr_parts: list[CdrColumns | list[CdrRow]] = []
         self.alerts: list[AlertRow] = []
         self.quarantine: list[QuarantineRow] = []
         self.dead: list[DeadRow] = []
         self._places: Counter[tuple[str, int, int, int]] = Counter()
-        self._last_cdr: dict[int, CdrRow] = {}  # by session
+        self._last_cdr: dict[int, tuple[int, int]] = {}  # session → part of `cdr_parts`, row of it
+        self._known_cdr_parts = 0
         self._rated_at: dict[int, list[tuple[int, npt.NDArray[np.intp]]]] = {}  # session → part of `rated`, rows of it
         self._rated_parts = 0  # how many parts of `rated` that knows
 
@@ -132,12 +176,42 @@ class Batch:
         self._places[key] += rows
         return self._places[key] - rows
 
+    def next_places(self, table: str, places: Places, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """`next_place` of many causes, in order; `rows` more of each."""
+        keys = zip(places.partition.tolist(), places.offset.tolist(), (places.line >> _LINE).tolist(), strict=True)
+        counts, found = self._places, np.empty(len(rows), np.int64)
+        for at, (key, more) in enumerate(zip(keys, rows.tolist(), strict=True)):
+            named = (table, *key)
+            found[at] = before = counts.get(named, 0)
+            counts[named] = before + more
+        return found
+
     def add_cdr(self, place: Place, columns: dict[str, object]) -> None:
         """Write a CDR in the name of the cause at `place`."""
         at = self.next_place("cdr_rows", place.partition, place.offset, place.line >> 32)
-        row = CdrRow(place._replace(line=(place.line >> 32 << 32) + at), columns)
-        self.cdrs.append(row)
-        self._last_cdr[place.session_key] = row
+        self._know_cdrs()
+        singles = self.cdr_parts[-1] if self.cdr_parts else None
+        if not isinstance(singles, list):
+            singles = []
+            self.cdr_parts.append(singles)
+        singles.append(CdrRow(place._replace(line=(place.line >> 32 << 32) + at), columns))
+        self._known_cdr_parts = len(self.cdr_parts)
+        self._last_cdr[place.session_key] = len(self.cdr_parts) - 1, len(singles) - 1
+
+    def add_cdrs(self, found: CdrColumns) -> None:
+        """Write many CDRs, each in the name of the cause at its place."""
+        places = found.places
+        count = len(places.session_key)
+        if not count:
+            return
+        at = self.next_places("cdr_rows", places, np.ones(count, np.int64))
+        lines = (places.line >> _LINE << _LINE) + at.astype(np.uint64)
+        self.cdr_parts.append(found._replace(places=places._replace(line=lines)))
+
+    @property
+    def cdrs(self) -> list[CdrRow]:
+        """Every CDR and credit as a row, in order: for those who look at few."""
+        return [row for part in self.cdr_parts for row in _rows_of(part)]
 
     def add_rated(self, rows: Rows) -> None:
         """Write rated rows."""
@@ -171,7 +245,21 @@ class Batch:
 
     def last_cdr(self, session_key: int) -> CdrRow | None:
         """The session's last CDR or credit in this batch."""
-        return self._last_cdr.get(session_key)
+        self._know_cdrs()
+        if session_key not in self._last_cdr:
+            return None
+        number, at = self._last_cdr[session_key]
+        part = self.cdr_parts[number]
+        return part[at] if isinstance(part, list) else part.at(at)
+
+    def _know_cdrs(self) -> None:
+        """Note which session each CDR is of, where nobody asked yet."""
+        for number in range(self._known_cdr_parts, len(self.cdr_parts)):
+            part = self.cdr_parts[number]
+            if not isinstance(part, list):
+                keys = part.places.session_key.tolist()
+                self._last_cdr.update((key, (number, at)) for at, key in enumerate(keys))
+        self._known_cdr_parts = len(self.cdr_parts)
 
     def alerted(self, session_key: int) -> frozenset[str]:
         """Alert kinds said of the session in this batch."""
@@ -195,6 +283,17 @@ def _worsen(worst: npt.NDArray[np.int8], facts: Rows, records: npt.NDArray[np.in
         if record >= 0:
             outcome = QUARANTINED if fact.disposition == kinds.HELD else _BY_VERDICT[fact.verdict]
             worst[record] = max(worst[record], outcome)
+
+
+def _rows_of(part: CdrColumns | list[CdrRow]) -> list[CdrRow]:
+    return part if isinstance(part, list) else [part.at(number) for number in range(len(part.places.line))]
+
+
+def _value(column: Column, number: int) -> object:
+    """An element of a column as Python's own."""
+    if isinstance(column, Documents):
+        return column.at(number)
+    return column[number].item() if isinstance(column, np.ndarray) else column[number]
 
 
 def standing_of(columns: dict[str, object]) -> LastCdr | None:

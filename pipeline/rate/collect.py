@@ -28,9 +28,9 @@ from pipeline.rate.batch import AlertRow, Batch, Place, QuarantineRow, last_numb
 from pipeline.rate.inputs import Input
 from pipeline.rate.partition import Held
 from pipeline.rate.past import NOTHING, Past, SessionName
-from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_line
+from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_lines
 from pipeline.rate.segment import Samples, Segment, new_facts
-from pipeline.rate.settlement import Bill, Closed, settle_all
+from pipeline.rate.settlement import Closed, Settlement, settle_all
 from pipeline.rate.signed_values import by_session, kept, signed_data
 
 if TYPE_CHECKING:
@@ -245,16 +245,20 @@ class Collector:
             connector_id=past.connector_id or next((int(connectors[row]) for row in rows), 0),
         )
 
-    def bill(self, bill: Bill) -> None:
-        """Write a CDR, and number the rated rows that its settlement adds."""
-        if bill.cdr is None:
+    def bill(self, found: Settlement) -> None:
+        """Write CDRs, and the rated rows that their settlement adds."""
+        self.batch.add_cdrs(found.cdrs)
+        if not len(found.rated):
             return
-        place, columns = bill.cdr
-        self.batch.add_cdr(place, columns)
-        added = bill.rated
-        if len(added):
-            first = self.batch.next_place("settlement", place.partition, place.offset, place.line >> 32, len(added))
-            added["line"] += settlement_line(place.line, first)
+        places, rated = found.cdrs.places, found.rated
+        order = np.argsort(places.session_key, kind="stable")
+        of_row = order[np.searchsorted(places.session_key[order], rated["session_key"])]
+        counts = np.bincount(of_row, minlength=len(order))
+        having = np.flatnonzero(counts)
+        first = np.zeros(len(order), np.int64)
+        first[having] = self.batch.next_places("settlement", places.taken(having), counts[having])
+        rated["line"] += settlement_lines(places.line, first)[of_row]
+        self.batch.add_rated(rated)
 
     def hold(self, segment: Segment, session: np.void, reason: int) -> None:
         """Keep a closed session back from billing, with the raw bytes of what closed it."""
@@ -299,16 +303,13 @@ class Collector:
 
     def _close(self, segment: Segment, sessions: Rows) -> None:
         directory = self.engine.directory
-        texts = [
-            self._begun.get(int(s["session_key"]), bytes(directory.transaction_ids[s["connector"]])) for s in sessions
-        ]
+        texts: list[bytes] = directory.transaction_ids[sessions["connector"]].tolist()
+        if self._begun:
+            texts = list(map(self._begun.get, sessions["session_key"].tolist(), texts))
         free = np.flatnonzero(sessions["hold"] == kinds.HOLD_NONE)
         if len(free):
             closed = self.closed(segment, sessions[free], [texts[at] for at in free])
-            bills, added = settle_all(closed, self.engine.sheets, directory)
-            for bill in bills:
-                self.bill(bill)
-            self.batch.add_rated(added)
+            self.bill(settle_all(closed, self.engine.sheets, directory))
         held = sessions[sessions["hold"] != kinds.HOLD_NONE]
         names = [SessionName(directory.charge_points[s["connector"]], int(s["session_key"])) for s in held]
         self.engine.history.prefetch(n for n, s in zip(names, held, strict=True) if int(s["hold"]) in WHOLE)

@@ -34,6 +34,7 @@ FLAG_CORRECTED: Final = 1 << 2  # replaces what was taken back, or came late
 FLAG_POWER_MISSING: Final = 1 << 3
 FLAG_CURRENT_MISSING: Final = 1 << 4
 
+_LINE_BITS = np.uint64(32)
 # Places of a cause's rows within its line.
 _FLATS: Final = 1 << 30
 _SETTLEMENT: Final = 1 << 31
@@ -170,7 +171,7 @@ def from_settlement(book: Book, settled: Settled, sessions: Rows, offsets: I64, 
     """What settlement adds to what was rated: STEP, MIN_PRICE, MAX_PRICE, ROUNDING; zero rows are left out.
 
     `offsets` and `partitions` are those of the records that settled the sessions. By session key; the line of a row
-    is its place among those of its session until `settlement_line` is added.
+    is its place among those of its session until `settlement_lines` are added.
     """
     parts = []
     for kind in range(QUANTITIES):
@@ -263,6 +264,6 @@ def again_lines(base: int, first: int, rows: int) -> U64:
     return np.uint64((base >> 32 << 32) + _AGAIN + first) + np.arange(rows, dtype=np.uint64)
 
 
-def settlement_line(base: int, first: int) -> np.uint64:
-    """The first line of rows that a settlement adds in the name of a cause, which has added `first` of them before."""
-    return np.uint64((base >> 32 << 32) + _SETTLEMENT + first)
+def settlement_lines(bases: U64, first: I64) -> U64:
+    """The first lines of rows that settlements add in the name of causes that have added `first` of them before."""
+    return (bases >> _LINE_BITS << _LINE_BITS) + np.uint64(_SETTLEMENT) + first.astype(np.uint64)

@@ -5,6 +5,7 @@ One function a table; nothing is decided here. Names travel as dictionaries, ins
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -16,11 +17,12 @@ from pipeline.ledger import ALERTS, CDRS, DEAD_LETTERS, QUARANTINE, RATED_USAGE,
 from pipeline.metering import kinds
 from pipeline.metering.columns import ABSENT_I64, KIND_TICK
 from pipeline.metering.output import Rows, rows_at, rows_joined
-from pipeline.rate.batch import Batch, DeadRow, Place
+from pipeline.rate.batch import Batch, CdrColumns, CdrRow, Column, DeadRow, Place, Places
 from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples, empty_samples
 from pipeline.rate.sheets import Sheets
+from rating.cdr_bytes import Documents, documents_joined, documents_of
 
 _UTC_MS: Final = pa.timestamp("ms", "UTC")
 DIMENSIONS: Final = ("", "ENERGY", "TIME", "PARKING_TIME", "FLAT", "STEP", "MIN_PRICE", "MAX_PRICE", "ROUNDING")
@@ -32,7 +34,7 @@ def tables_of(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, c
     return {
         READINGS: readings(batch, directory, log_id, claims),
         RATED_USAGE: rated_usage(batch, directory, sheets, log_id, claims),
-        CDRS: _listed(CDRS, batch.cdrs, log_id, claims),
+        CDRS: cdrs(batch, log_id, claims),
         ALERTS: _listed(ALERTS, batch.alerts, log_id, claims),
         QUARANTINE: _listed(QUARANTINE, batch.quarantine, log_id, claims),
         DEAD_LETTERS: _dead_letters(batch.dead, log_id, claims) if batch.dead else _empty(DEAD_LETTERS),
@@ -42,6 +44,8 @@ def tables_of(batch: Batch, directory: Directory, sheets: Sheets, log_id: int, c
 @cache
 def _empty(table: str) -> pa.Table:
     """No rows of a table; kept, because most small batches have none of most tables."""
+    if table == CDRS:
+        return _cdrs([[]], 0, {})
     return _dead_letters([], 0, {}) if table == DEAD_LETTERS else _rows_of(_LISTED[table], [], 0, {})
 
 
@@ -101,6 +105,65 @@ def rated_usage(batch: Batch, directory: Directory, sheets: Sheets, log_id: int,
     )
 
 
+def cdrs(batch: Batch, log_id: int, claims: Claims) -> pa.Table:
+    """cdr_rows: settled sessions and credits."""
+    return _cdrs(batch.cdr_parts, log_id, claims) if batch.cdr_parts else _empty(CDRS)
+
+
+def _cdrs(given: Sequence[CdrColumns | list[CdrRow]], log_id: int, claims: Claims) -> pa.Table:
+    parts = [part if isinstance(part, CdrColumns) else _as_columns(part) for part in given]
+    places = Places(*(_end_to_end(columns) for columns in zip(*(part.places for part in parts), strict=True)))
+    return pa.table(
+        {
+            **_identity(places.partition, places.offset, places.line, log_id, claims),
+            "charge_point_id": pa.array(places.charge_point_id, pa.string()),
+            "connector_id": pa.array(places.connector_id, pa.uint16()),
+            "session_key": pa.array(places.session_key, pa.uint64()),
+            **{
+                name: _array(_end_to_end([part.columns[named] for part in parts]), kind)
+                for name, (kind, named) in _CDR_COLUMNS.items()
+            },
+        }
+    )
+
+
+def _as_columns(rows: Sequence[CdrRow]) -> CdrColumns:
+    """CDRs that were made one by one."""
+    fields: Any = zip(*(row.place for row in rows), strict=True) if rows else [[]] * len(Place._fields)
+    partition, offset, line, row, key, names, connector_id = fields
+    places = Places(
+        np.array(partition, np.int64), np.array(offset, np.int64), np.array(line, np.uint64), np.array(row, np.int64),
+        np.array(key, np.uint64), list(names), np.array(connector_id, np.int64),
+    )  # fmt: skip
+    return CdrColumns(
+        places, {named: _as_column([row.columns[named] for row in rows], kind) for kind, named in _CDR_COLUMNS.values()}
+    )
+
+
+def _as_column(values: list[Any], kind: pa.DataType) -> Column:
+    if pa.types.is_large_binary(kind):
+        return documents_of(values)
+    return values if pa.types.is_string(kind) else np.array(values, np.int64)
+
+
+def _end_to_end(parts: Sequence[Any]) -> Any:
+    """A column of several parts; lists and arrays may meet."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, Documents) for part in parts):
+        return documents_joined(parts)
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return list(chain.from_iterable(parts))
+
+
+def _array(column: Column, kind: pa.DataType) -> "pa.Array[Any]":
+    if isinstance(column, Documents):
+        buffers: list[Any] = [None, np.concatenate([[0], column.ends]), column.text]
+        return pa.Array.from_buffers(kind, len(column.ends), [b if b is None else pa.py_buffer(b) for b in buffers])
+    return pa.array(column, kind)
+
+
 def _dead_letters(rows: Sequence[DeadRow], log_id: int, claims: Claims) -> pa.Table:
     """dead_letter_rows: records that can never be used, with their bytes."""
     return pa.table(
@@ -121,31 +184,26 @@ def _dead_letters(rows: Sequence[DeadRow], log_id: int, claims: Claims) -> pa.Ta
 _Columns = dict[str, tuple[pa.DataType, Callable[[Sequence[Any]], list[Any]]]]
 
 
-def _column(name: str) -> Callable[[Sequence[Any]], list[Any]]:
-    """One column of CDR rows."""
-    return lambda rows: [row.columns[name] for row in rows]
-
-
 def _field(name: str) -> Callable[[Sequence[Any]], list[Any]]:
     """One field of rows."""
     return lambda rows: [getattr(row, name) for row in rows]
 
 
 _CDR_TYPES: Final[dict[str, Any]] = {
-            "cdr_id": pa.string(), "revision": pa.uint16(), "credit": pa.uint8(), "transaction_id": pa.string(),
-            "id_token": pa.string(), "location_id": pa.string(), "tariff": pa.string(), "currency": pa.string(),
-            "energy_mwh": pa.int64(), "charging_ms": pa.int64(), "parking_ms": pa.int64(), "held_mwh": pa.int64(),
-            "held_reason": pa.string(), "rated_cost": pa.int64(), "total_excl_e4": pa.int64(),
-            "total_incl_e4": pa.int64(), "readings": pa.uint32(), "signed": pa.int8(), "flags": pa.uint32(),
-            "document": pa.binary(),
-        }  # fmt: skip
-
-_CDR_COLUMNS: Final[_Columns] = {
-    **{name: (kind, _column(name)) for name, kind in _CDR_TYPES.items()},
-    "start": (_UTC_MS, _column("start_ms")),
-    "end": (_UTC_MS, _column("end_ms")),
-    "settled_at": (_UTC_MS, _column("settled_ms")),
+    "cdr_id": pa.string(), "revision": pa.uint16(), "credit": pa.uint8(), "transaction_id": pa.string(),
+    "id_token": pa.string(), "location_id": pa.string(), "tariff": pa.string(), "currency": pa.string(),
+    "energy_mwh": pa.int64(), "charging_ms": pa.int64(), "parking_ms": pa.int64(), "held_mwh": pa.int64(),
+    "held_reason": pa.string(), "rated_cost": pa.int64(), "total_excl_e4": pa.int64(), "total_incl_e4": pa.int64(),
+    "readings": pa.uint32(), "signed": pa.int8(), "flags": pa.uint32(), "document": pa.large_binary(),
 }  # fmt: skip
+
+# column → its type, and its name in `CdrRow.columns`
+_CDR_COLUMNS: Final[dict[str, tuple[Any, str]]] = {
+    **{name: (kind, name) for name, kind in _CDR_TYPES.items()},
+    "start": (_UTC_MS, "start_ms"),
+    "end": (_UTC_MS, "end_ms"),
+    "settled_at": (_UTC_MS, "settled_ms"),
+}
 
 _ALERT_COLUMNS: Final[_Columns] = {
     "alert_id": (pa.string(), _field("alert_id")),
@@ -168,7 +226,7 @@ _QUARANTINE_COLUMNS: Final[_Columns] = {
 }
 
 
-_LISTED: Final = {CDRS: _CDR_COLUMNS, ALERTS: _ALERT_COLUMNS, QUARANTINE: _QUARANTINE_COLUMNS}
+_LISTED: Final = {ALERTS: _ALERT_COLUMNS, QUARANTINE: _QUARANTINE_COLUMNS}
 
 
 def _listed(table: str, rows: Sequence[Any], log_id: int, claims: Claims) -> pa.Table:
