@@ -134,6 +134,17 @@ class Resolution(NamedTuple):
 UNKNOWN: Final = Resolution("unknown_charge_point", "", None, "UTC", 0, "", "", "", "", "", "")
 
 
+class Where(NamedTuple):
+    """Where a connector is; see Resolution."""
+
+    location_id: str
+    latitude: str
+    longitude: str
+
+
+NOWHERE: Final = Where("", "", "")
+
+
 class Priced(NamedTuple):
     """The tariff that holds, or why there is none; see Resolution."""
 
@@ -212,6 +223,16 @@ class ReferenceData:
         reason, key, tariff = self._priced(location, wanted, at_ms)
         return Resolution(reason, key, tariff, *_facts(location, evse))
 
+    def where(self, charge_point_id: str, connector_id: int) -> Where:
+        """The part of `resolve` that says where a connector is."""
+        place = self._place(charge_point_id)
+        if place is None:
+            return NOWHERE
+        location, evse = place.location, place.evse(connector_id)
+        if evse is None or location.coordinates is None:
+            return Where(location.id, "", "")
+        return Where(location.id, location.coordinates.latitude, location.coordinates.longitude)
+
     def defaults(self, connectors: Iterable[tuple[str, int]], at_ms: int) -> Iterator[Default]:
         """What holds for many connectors (charge point, id) without a token; each tariff is looked up once."""
         priced: dict[tuple[str, str, tuple[str, ...]], Priced] = {}
@@ -278,10 +299,14 @@ class _Place(NamedTuple):
 
     def evse(self, connector_id: int) -> Evse | None:
         """The EVSE of this number; 0 means the only one."""
-        numbered = [(evse.evse_id or place, evse) for place, evse in enumerate(self.evses, 1)]
         if connector_id <= 0:
-            return self.evses[-1] if len({number for number, _ in numbered}) == 1 else None
-        return next((evse for number, evse in reversed(numbered) if number == connector_id), None)
+            numbers = {evse.evse_id or place for place, evse in enumerate(self.evses, 1)}
+            return self.evses[-1] if len(numbers) == 1 else None
+        for place in range(len(self.evses), 0, -1):
+            evse = self.evses[place - 1]
+            if (evse.evse_id or place) == connector_id:
+                return evse
+        return None
 
 
 class Change(NamedTuple):

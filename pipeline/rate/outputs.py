@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import ledger, topics
 from pipeline.rate.doors import Sending
-from pipeline.rate.session_events import Event, rows_of
+from pipeline.rate.session_events import Event, columns_of, rows_of
 
 
 def publish(sender: Sending, tables: dict[str, pa.Table], events: Iterable[Event]) -> None:
@@ -20,8 +20,8 @@ def publish(sender: Sending, tables: dict[str, pa.Table], events: Iterable[Event
     rated = tables[ledger.RATED_USAGE]
     for message in rated_messages(rated):
         sender.send(topics.RATED_USAGE, message, headers=[(topics.CONTENT_TYPE, topics.ARROW_STREAM)])
-    for row in rows_of(tables[ledger.CDRS], ("charge_point_id", "document", *_IDENTITY)):
-        sender.send(topics.CDRS, row["document"], row["charge_point_id"].encode(), headers=[_identity(row)])
+    for name, document, *place in zip(*columns_of(tables[ledger.CDRS], _CDR), strict=True):
+        sender.send(topics.CDRS, document, name.encode(), headers=[("id", "-".join(map(str, place)).encode())])
     for event in events:
         sender.send(topics.SESSION_EVENTS, event.value, event.key)
     for row in rows_of(tables[ledger.ALERTS], (*_ALERT_COLUMNS, *_IDENTITY)):
@@ -37,6 +37,7 @@ def rated_messages(rated: pa.Table) -> Iterator[bytes]:
 
 ROWS_A_MESSAGE = 100_000
 _IDENTITY = ("partition", "offset", "line")
+_CDR = ("charge_point_id", "document", *_IDENTITY)
 _ALERT_COLUMNS = (
     "alert_id", "kind", "severity", "action", "charge_point_id", "connector_id", "session_key", "id_token", "time",
     "evidence",
@@ -55,10 +56,6 @@ def alert(row: dict[str, Any]) -> bytes:
             **{n: row[n] for n in _IDENTITY},
         }
     )
-
-
-def _identity(row: dict[str, Any]) -> tuple[str, bytes]:
-    return ("id", f"{row['partition']}-{row['offset']}-{row['line']}".encode())
 
 
 def _ipc(table: pa.Table) -> bytes:
