@@ -167,20 +167,26 @@ def new_state(connectors: int, periods: int, marks_per_connector: int = MARKS) -
 
 
 def with_connectors(state: State, rows: int) -> State:
-    """The same state with room for `rows` connectors."""
-    known = len(state.connectors)
-    more = new_state(rows - known, 0)
-    return state._replace(
-        connectors=np.concatenate([state.connectors, more.connectors]),
-        marks=np.concatenate([state.marks, more.marks]),
-    )
+    """The same state with room for `rows` connectors; what is added is blank once it was `wiped`."""
+    connectors = np.zeros(rows, CONNECTOR_DTYPE)  # memory that nobody touched costs nothing
+    connectors[: len(state.connectors)] = state.connectors
+    marks = np.zeros(len(state.marks) // len(state.connectors) * rows, MARK_DTYPE)
+    marks[: len(state.marks)] = state.marks
+    return state._replace(connectors=connectors, marks=marks)
+
+
+def wiped(connectors: npt.NDArray[np.void], rows: npt.NDArray[np.integer]) -> None:
+    """Make these rows ones that nothing was heard of; each is copied whole."""
+    whole = np.dtype((np.void, CONNECTOR_DTYPE.itemsize))
+    connectors.view(whole)[rows] = new_connectors(1).view(whole)
 
 
 def with_periods(state: State, rows: int) -> State:
     """The same state with `rows` more free periods; those in use keep their place."""
     old = state.periods
     known = len(old)
-    periods = np.concatenate([old, np.zeros(rows, PERIOD_DTYPE)])
+    periods = np.zeros(known + rows, PERIOD_DTYPE)
+    periods[:known] = old
     periods["next"][known:] = np.arange(known + 1, known + rows + 1)
     periods["next"][-1] = old["next"][0]
     periods["next"][0] = known

@@ -4,6 +4,7 @@ Rows are given in the order in which the log first names a connector, so they ar
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,15 +13,17 @@ import numpy.typing as npt
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.metering.output import ROOM, Rows
 from pipeline.metering.run import empty_roster
-from pipeline.metering.state import NONE, State, new_connectors, new_state, with_connectors, with_periods
+from pipeline.metering.state import NONE, State, new_state, wiped, with_connectors, with_periods
+from pipeline.rate.roll import Roll
+from pipeline.texts import Packed, Places, Texts
 
 _FIRST_ROOM: Final = 512  # connectors; doubled as they come
 _FIRST_PERIODS: Final = 3 * ROOM // 2  # the pass wants ROOM of them free, and as many as are there in its output
 
 
-def identity_of(charge_point_id: str) -> int:
+def identity_of(charge_point_id: bytes) -> int:
     """The 64 bits that a charge point's session keys are made from."""
-    return int.from_bytes(hashlib.blake2b(charge_point_id.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(charge_point_id, digest_size=8).digest(), "little")
 
 
 class Directory:
@@ -31,42 +34,53 @@ class Directory:
         self.state: State = new_state(_FIRST_ROOM, _FIRST_PERIODS) if state is None else state
         self.roster: Rows = empty_roster(partitions)
         self.transaction_ids = np.zeros(len(self.state.connectors), TRANSACTION_ID_DTYPE)  # of the open or last session
-        self.charge_points: list[str] = []  # by row
-        self.tokens: list[str] = []
-        self._row_of: dict[tuple[str, int], int] = {}
-        self._first_row: dict[str, int] = {}
-        self._token_of: dict[str, int] = {}
-        self._spare: list[int] = []
+        self.charge_points = Roll()  # by row
+        self.tokens = Texts()
+        self._spare: npt.NDArray[np.intp] = np.zeros(0, np.intp)
         self.taken_again: list[int] = []  # rows that stand for another connector now; `Sheets` empties it
 
     def row(self, partition: int, charge_point: str, connector_id: int) -> int:
         """The row of a connector, made when it is new."""
-        return int(self.rows([(charge_point, connector_id)], np.array([partition]))[0])
+        return int(self.rows([charge_point], np.array([connector_id]), np.array([partition]))[0])
 
-    def rows(self, connectors: list[tuple[str, int]], partitions: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """The rows of connectors (charge point, id), each named once; those that are new are made, in this order."""
-        found = [self._row_of.get(connector, NONE) for connector in connectors]
-        rows = np.array(found, np.int32)
+    def rows(self, names: Sequence[str], keys: Places, partitions: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """The rows of connectors, each named once; those that are new are made, in this order.
+
+        A key is the place of the charge point among `names`, times 2**32, and the connector's own number.
+        """
+        connectors = self.charge_points.connectors(names, keys)
+        rows = self.charge_points.rows(connectors)
         new = np.flatnonzero(rows == NONE)
         if len(new):
-            rows[new] = self._add([connectors[at] for at in new.tolist()], partitions[new])
+            points = self.charge_points.texts.taken(connectors[new] >> 32)
+            identities = np.array([identity_of(points.text(at)) for at in range(len(new))], np.uint64)
+            rows[new] = self._add(connectors[new], partitions[new], identities)
         return rows
+
+    def take_in(
+        self, names: Packed, ids: npt.NDArray[np.integer], partition: int, identities: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.int32]:
+        """Rows for connectors of a partition that are all new, each named once; made in this order."""
+        connectors = self.charge_points.packed_connectors(names, ids)
+        return self._add(connectors, np.full(len(ids), partition), identities)
 
     def find(self, charge_point: str, connector_id: int) -> int | None:
         """The row of a connector, None when it was never heard."""
-        return self._row_of.get((charge_point, connector_id))
+        row = self.charge_points.find(charge_point, connector_id)
+        return row if row != NONE else None
 
     def token(self, uid: str) -> int:
         """The number of a token."""
-        known = self._token_of.get(uid)
-        if known is None:
-            known = self._token_of[uid] = len(self.tokens)
-            self.tokens.append(uid)
-        return known
+        return int(self.tokens.numbers([uid])[0])
 
     def token_text(self, token: int) -> str:
         """The token's uid, "" for none."""
         return self.tokens[token] if token >= 0 else ""
+
+    def token_texts(self, tokens: npt.NDArray[np.integer]) -> list[str]:
+        """The uids of tokens, "" for none."""
+        said = iter(self.tokens.taken(tokens[tokens >= 0]).texts())
+        return [next(said) if token >= 0 else "" for token in tokens.tolist()]
 
     def members(self, partition: int) -> npt.NDArray[np.intp]:
         """Rows of a partition's connectors, in order of first appearance."""
@@ -80,31 +94,34 @@ class Directory:
 
     def add_periods(self, rows: int) -> None:
         """More room for charging periods of open sessions."""
-        self.state = with_periods(self.state, max(rows, len(self.state.periods)))
+        self.state = with_periods(self.state, max(rows, len(self.state.periods) // 2))
 
     def forget(self, partition: int) -> None:
         """Drop a partition: another worker has it now, or it is built anew from a snapshot."""
         rows, connectors = self.members(partition), self.state.connectors
-        for row in rows[connectors["head"][rows] > 0].tolist():
-            self.free_periods(row)
-        for row, connector_id in zip(rows.tolist(), connectors["connector_id"][rows].tolist(), strict=True):
-            name = self.charge_points[row]
-            del self._row_of[name, connector_id]
-            self._first_row.pop(name, None)
-            self.charge_points[row] = ""
-        connectors[rows] = new_connectors(1)[0]
-        self._spare += rows.tolist()
+        if not len(rows):
+            return
+        self._free_all(rows[connectors["head"][rows] > 0])
+        self.charge_points.drop(rows)
+        wiped(connectors, rows)
+        self._spare = np.concatenate([self._spare, rows])
         self.roster[partition] = (NONE, NONE, 0)
 
     def free_periods(self, row: int) -> None:
         """Give the periods of the connector's open session back to the pool."""
-        periods, at = self.state.periods, int(self.state.connectors["head"][row])
-        while at > 0:
-            follows = int(periods["next"][at])
-            periods["next"][at] = periods["next"][0]
-            periods["next"][0] = at
-            periods["start_ms"][0] += 1
-            at = follows
+        if self.state.connectors["head"][row] > 0:
+            self._free_all(np.array([row]))
+
+    def _free_all(self, rows: npt.NDArray[np.intp]) -> None:
+        """Give the periods of sessions back: their chains become one, in front of what is free."""
+        if not len(rows):
+            return
+        pool, connectors = self.state.periods, self.state.connectors
+        heads, tails = connectors["head"][rows], connectors["tail"][rows]
+        pool["next"][tails[:-1]] = heads[1:]
+        pool["next"][tails[-1]] = pool["next"][0]
+        pool["next"][0] = heads[0]
+        pool["start_ms"][0] += int(connectors["periods"][rows].sum(dtype=np.int64))
 
     def append_periods(self, rows: npt.NDArray[np.intp], lengths: npt.NDArray[np.int64], periods: Rows) -> None:
         """Give open sessions that have none their charging periods: `lengths` of each, one session after the other."""
@@ -133,32 +150,31 @@ class Directory:
         periods["start_ms"][0] -= count
         return np.array(taken, np.int32)
 
-    def _add(self, connectors: list[tuple[str, int]], partitions: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+    def _add(
+        self, connectors: Places, partitions: npt.NDArray[np.integer], identities: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.int32]:
         """Rows for connectors that have none, in their order."""
         rows = self._new_rows(len(connectors))
-        names = [name for name, _ in connectors]
-        for row, name in zip(rows, names, strict=True):
-            self.charge_points[row] = name
-        self._row_of.update(zip(connectors, rows, strict=True))
-        state, made = self.state.connectors, np.array(rows, np.int32)
-        state["identity"][made] = [identity_of(name) for name in names]
-        state["connector_id"][made] = [connector_id for _, connector_id in connectors]
+        first = self.charge_points.put(rows, connectors)
+        state, made = self.state.connectors, rows.astype(np.int32)
+        wiped(state, rows)
+        state["identity"][made] = identities
+        state["connector_id"][made] = connectors & 0xFFFFFFFF
         state["partition"][made] = partitions
         for partition in np.unique(partitions).tolist():
             self._chain(partition, made[partitions == partition])
-        self._ring(names, made)
+        self._ring(made, first)
         return made
 
-    def _new_rows(self, count: int) -> list[int]:
+    def _new_rows(self, count: int) -> Places:
         """Rows that were given back, last first, then rows that never were in use."""
         again = self._spare[: -count - 1 : -1]
-        del self._spare[len(self._spare) - len(again) :]
-        self.taken_again += again
+        self._spare = self._spare[: len(self._spare) - len(again)]
+        self.taken_again += again.tolist()
         known = len(self.charge_points)
-        new = range(known, known + count - len(again))
-        self.charge_points += [""] * len(new)
+        self.charge_points.extend(count - len(again))
         self._grow(len(self.charge_points))
-        return [*again, *new]
+        return np.concatenate([again, np.arange(known, len(self.charge_points))])
 
     def _chain(self, partition: int, rows: npt.NDArray[np.int32]) -> None:
         """Put connectors at the end of their partition."""
@@ -173,11 +189,8 @@ class Directory:
         place["tail"] = rows[-1]
         place["members"] += len(rows)
 
-    def _ring(self, names: list[str], rows: npt.NDArray[np.int32]) -> None:
+    def _ring(self, rows: npt.NDArray[np.int32], first: npt.NDArray[np.int32]) -> None:
         """Put connectors into the ring of their charge point, right behind its first."""
-        first = np.array(
-            [self._first_row.setdefault(name, row) for name, row in zip(names, rows.tolist(), strict=True)]
-        )
         ring = self.state.connectors["sibling"]
         ring[rows] = rows
         for row, head in zip(rows[first != rows].tolist(), first[first != rows].tolist(), strict=True):

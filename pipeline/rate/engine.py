@@ -105,7 +105,7 @@ class Engine:
 
     def _prepare(self, given: Input) -> None:
         """What is decided before any order: tokens by the directory's numbers, clocks that are none."""
-        prepare(given.samples, np.array([*map(self.directory.token, given.tokens), NONE], np.int32), _STALE_MS)
+        prepare(given.samples, np.append(self.directory.tokens.numbers(given.tokens), np.int32(NONE)), _STALE_MS)
 
     def _verify(self, given: Input, number: int) -> None:
         """Judge the signatures of a round, by the meters' keys in the reference data that is in use there."""
@@ -198,9 +198,7 @@ class Engine:
         whole: Any = slice(None) if len(chosen) == len(given.samples) else chosen  # one round: no copy
         samples, partitions = rows_at(given.samples, whole), given.partitions[whole]
         found = survey(samples)
-        names = given.charge_points
-        connectors = [(names[key >> 32], key & 0xFFFFFFFF) for key in found.keys.tolist()]
-        rows = self.directory.rows(connectors, partitions[found.firsts])
+        rows = self.directory.rows(given.charge_points, found.keys, partitions[found.firsts])
         in_use = np.zeros((2, int(partitions.max()) + 1), np.int64)  # slot and version of reference data, by partition
         for partition in np.flatnonzero(np.bincount(partitions)).tolist():
             version = self.partitions[partition].reference_version
@@ -210,7 +208,7 @@ class Engine:
         return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole]), found
 
     def _segment(self, samples: Samples, found: Survey, rules: Rules) -> Segment:
-        self.sheets.cover(min(found.first_ms, self._earliest_ms(found.first_ms)), found.last_ms + 1)
+        self.sheets.cover(found.first_ms, found.last_ms + 1)
         defaults = self.sheets.defaults(self.directory, found.last_ms)
         self._choose_sheets(samples, found.starts)
         return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, self._detached())
@@ -219,13 +217,6 @@ class Engine:
         """The keys of sessions that the pass must leave alone, sorted."""
         detached = [state.detached() for state in self.partitions.values() if state.apart]
         return np.sort(np.concatenate(detached)) if detached else np.zeros(0, np.uint64)
-
-    def _earliest_ms(self, otherwise: int) -> int:
-        """The earliest instant that open sessions and reservations still have to be rated from."""
-        connectors = self.directory.state.connectors[: len(self.directory.charge_points)]
-        reserved = connectors["reserve_ms"][connectors["reserve_ms"] > 0]
-        opened = connectors["start_ms"][connectors["open"] == 1]
-        return int(min(reserved.min(initial=otherwise), opened.min(initial=otherwise)))
 
     def _choose_sheets(self, samples: Samples, starts: npt.NDArray[np.int64]) -> None:
         """Starts whose token has a tariff of its own, or whose connector's tariff depends on the instant."""

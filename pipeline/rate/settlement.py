@@ -115,7 +115,7 @@ def _places(closed: Closed, done: I64, directory: Directory) -> Places:
     rows = closed.sessions["connector"][done].astype(np.int64)
     return Places(
         closed.partitions[done], closed.offsets[done], closed.bases[done], rows, closed.sessions["session_key"][done],
-        [directory.charge_points[row] for row in rows.tolist()],
+        directory.charge_points.names(rows).texts(),
         directory.state.connectors["connector_id"][rows].astype(np.int64),
     )  # fmt: skip
 
@@ -140,7 +140,7 @@ def _cdrs(
     transactions = [closed.transaction_ids[at].decode() for at in done.tolist()]
     columns = places.charge_point_id, places.connector_id.tolist(), sessions["start_ms"].tolist(), transactions
     names = [session_id(*of_one) for of_one in zip(*columns, strict=True)]
-    uids = [directory.token_text(token) for token in sessions["token"].tolist()]
+    uids = directory.token_texts(sessions["token"])
     where = [
         cdr_place(one.data, *connector)
         for one, *connector in zip(of_session, places.charge_point_id, places.connector_id.tolist(), strict=True)

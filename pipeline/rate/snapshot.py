@@ -23,14 +23,15 @@ from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_D
 from pipeline.rate.engine import Engine
 from pipeline.rate.partition import Held, PartitionState
 from pipeline.rate.signed_values import SignedValue
+from pipeline.texts import Packed
 from rating.ratesheet import COMPONENTS_AT
 
 _ARRAYS: Final = {
     "connectors": CONNECTOR_DTYPE, "marks": MARK_DTYPE, "periods": PERIOD_DTYPE, "lengths": np.dtype(np.int64),
-    "texts": np.dtype(TRANSACTION_ID_DTYPE),
+    "texts": np.dtype(TRANSACTION_ID_DTYPE), "names": np.dtype(np.uint8), "name_ends": np.dtype(np.int64),
 }  # fmt: skip
 _LAYOUT: Final = hashlib.sha256(repr((_ARRAYS, MARKS)).encode()).hexdigest()[:16]
-CODE_VERSION: Final = f"3-{_LAYOUT}"
+CODE_VERSION: Final = f"4-{_LAYOUT}"
 # Fields that point into tables of this worker, and are written anew when the state is taken in elsewhere.
 _CHAINS: Final = ("sibling", "follows", "head", "tail")
 
@@ -44,7 +45,6 @@ class _Header(msgspec.Struct, frozen=True):
     held: list[tuple[int, dict[str, Any]]]
     apart: list[tuple[int, int]]
     signed: list[tuple[int, list[SignedValue]]]
-    charge_points: list[str]
     tokens: list[str]
     sheets: list[tuple[str, str]]
     first_components: list[int]
@@ -74,6 +74,7 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     connectors = directory.state.connectors[rows]
     marks = directory.state.marks.reshape(-1, MARKS)[rows].ravel()
     periods, lengths = periods_of(directory.state.periods, connectors["head"])
+    names = directory.charge_points.names(rows)
     state = engine.own(partition)
     tokens, connectors["token"] = _renumbered(connectors["token"])
     used, connectors["sheet"] = _renumbered(connectors["sheet"])
@@ -82,13 +83,13 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
         partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,
         [(key, asdict(held)) for key, held in state.held.items()], list(state.apart.items()),
         [(key, list(values)) for key, values in state.signed.items()],
-        [directory.charge_points[row] for row in rows.tolist()], [directory.tokens[token] for token in tokens],
+        [directory.tokens[token] for token in tokens],
         [(source.key, source.zone) for source in sources],
         [int(engine.sheets.book.sheets[sheet, COMPONENTS_AT]) for sheet in used], {},
     )  # fmt: skip
     arrays = {
         "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
-        "texts": directory.transaction_ids[rows],
+        "texts": directory.transaction_ids[rows], "names": names.data, "name_ends": names.ends,
     }  # fmt: skip
     return StateCopy(header, arrays, claim, taken_at_ms)
 
@@ -123,9 +124,9 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
     directory = engine.directory
     connectors = stored["connectors"]
     sheets, shifts = _sheets(engine, header, connectors)
-    tokens = np.array([directory.token(uid) for uid in header.tokens] + [-1], np.int32)
-    ids = connectors["connector_id"].tolist()
-    rows = directory.rows(list(zip(header.charge_points, ids, strict=True)), np.full(len(ids), header.partition))
+    tokens = np.append(directory.tokens.numbers(header.tokens), np.int32(-1))
+    names = Packed(stored["names"].copy(), stored["name_ends"].copy())  # writable, as compiled code knows them
+    rows = directory.take_in(names, connectors["connector_id"], header.partition, connectors["identity"])
     used = connectors["sheet"]
     shift = np.array(shifts, np.int64)[used]
     taken = connectors.copy()
@@ -153,7 +154,9 @@ def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Mapping[str,
 def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int], list[int]]:
     """This worker's number of each sheet, and how far its components lie from where they were; -1 comes last."""
     starts = connectors["start_ms"][connectors["open"] == 1]
-    engine.sheets.cover(int(starts.min(initial=header.log_time_ms)), header.log_time_ms + 1)
+    reserved = connectors["reserve_ms"][connectors["reserve_ms"] > 0]
+    earliest_ms = reserved.min(initial=starts.min(initial=header.log_time_ms))
+    engine.sheets.cover(int(earliest_ms), header.log_time_ms + 1)
     numbers = [engine.sheets.sheet_named(key, zone) for key, zone in header.sheets]
     book = engine.sheets.book if numbers else None
     shifts = [

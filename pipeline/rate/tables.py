@@ -22,6 +22,7 @@ from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples, empty_samples
 from pipeline.rate.sheets import Sheets
+from pipeline.texts import Texts, distinct
 from rating.cdr_bytes import Documents, documents_joined, documents_of
 
 _UTC_MS: Final = pa.timestamp("ms", "UTC")
@@ -65,7 +66,7 @@ def readings(batch: Batch, directory: Directory, log_id: int, claims: Claims) ->
             **{name: _nullable(samples[name]) for name in ("register_mwh", "power_mw", "current_ma")},
             "soc_permille": pa.array(samples["soc_permille"]),
             "phases": pa.array(np.where(samples["phases_said"] > 0, samples["phases_live"], -1).astype(np.int16)),
-            "id_token": _dictionary(samples["token"], [*directory.tokens, ""]),
+            "id_token": _names(samples["token"], directory.tokens),
             "flags": pa.array(samples["flags"]),
             "reference_version": pa.array(versions.astype(np.uint32)),
             "verdict": _words(facts["verdict"], kinds.VERDICTS),
@@ -269,21 +270,31 @@ def _identity(
 def _connector(rows: npt.NDArray[np.integer], directory: Directory) -> "dict[str, pa.Array[Any]]":
     connector_ids = directory.state.connectors["connector_id"][rows] if len(rows) else np.zeros(0)
     return {
-        "charge_point_id": _dictionary(rows, directory.charge_points),
+        "charge_point_id": _names(directory.charge_points.points(rows), directory.charge_points.texts),
         "connector_id": pa.array(connector_ids.astype(np.uint16)),
     }
 
 
 def _dictionary(indices: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.Array[Any]":
-    """Words by number; -1 is the last word. Only words in use are sent."""
+    """Words by number, of which there are few; -1 is the last word. Only words in use are sent."""
     if not len(indices):
         return pa.array([], pa.dictionary(pa.int32(), pa.string()))
     place = np.full(len(words), -1, np.int32)
     place[indices] = 0
-    places: dict[str, int] = {}  # several connectors share a charge point, and a word stands once in a dictionary
+    places: dict[str, int] = {}  # sheets of one tariff in several zones: a word stands once in a dictionary
     used = np.flatnonzero(place == 0)
     place[used] = [places.setdefault(words[at], len(places)) for at in used.tolist()]
     return pa.DictionaryArray.from_arrays(place[indices], pa.array(list(places), pa.string()))
+
+
+def _names(numbers: npt.NDArray[np.integer], texts: Texts) -> "pa.Array[Any]":
+    """Texts by number, "" for -1. Only those in use are sent; how many there are in all is no matter."""
+    places, used = distinct(numbers)
+    words = texts.taken(used[used >= 0]).arrow()
+    if len(words) < len(used):
+        unsaid = int(np.flatnonzero(used < 0)[0])
+        words = pa.concat_arrays([words[:unsaid], pa.array([""], pa.string()), words[unsaid:]])
+    return pa.DictionaryArray.from_arrays(places, words)
 
 
 def _words(codes: npt.NDArray[np.integer], words: Sequence[str]) -> "pa.Array[Any]":

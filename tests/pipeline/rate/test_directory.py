@@ -1,0 +1,98 @@
+"""Rows of connectors against what they stand for: dictionaries of (charge point, number)."""
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.rate.directory import Directory
+
+NAMES = [f"CP{number}" for number in range(7)]
+PARTITIONS = 3
+STEPS = st.lists(
+    st.one_of(
+        st.lists(st.tuples(st.integers(0, len(NAMES) - 1), st.integers(0, 3)), max_size=30),
+        st.integers(0, PARTITIONS - 1),
+    ),
+    max_size=12,
+)
+
+
+def heard(directory: Directory, connectors: list[tuple[int, int]]) -> list[int]:
+    """Rows of connectors, each named once; a charge point is on one partition."""
+    keys = keys_of(connectors)
+    found: list[int] = directory.rows(NAMES, keys, (keys >> 32) % PARTITIONS).tolist()
+    return found
+
+
+def keys_of(connectors: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    return np.array([point << 32 | number for point, number in connectors], np.int64)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_rows_are_given_in_order_and_given_back(steps: list[list[tuple[int, int]] | int]) -> None:
+    directory, twin = Directory(PARTITIONS), dict[tuple[int, int], int]()
+    spare, rows = list[int](), 0
+    for step in steps:
+        if isinstance(step, int):
+            gone = [connector for connector in twin if connector[0] % PARTITIONS == step]
+            spare += [twin.pop(connector) for connector in gone]
+            directory.forget(step)
+            continue
+        named = list(dict.fromkeys(step))
+        for connector in named:
+            if connector not in twin:
+                twin[connector] = spare.pop() if spare else rows
+                rows = max(rows, twin[connector] + 1)
+        assert heard(directory, named) == [twin[connector] for connector in named]
+    assert len(directory.charge_points) == rows
+    assert [directory.charge_points[row] for row in spare] == [""] * len(spare)
+    for point, name in enumerate(NAMES):
+        for number in range(4):
+            assert directory.find(name, number) == twin.get((point, number))
+    for (point, _), row in twin.items():
+        assert directory.charge_points[row] == NAMES[point]
+        assert ring(directory, row) == {r for (other, _), r in twin.items() if other == point}
+    for partition in range(PARTITIONS):
+        members = [row for (point, _), row in twin.items() if point % PARTITIONS == partition]
+        assert directory.members(partition).tolist() == members
+        assert directory.count(partition) == len(members)
+
+
+def ring(directory: Directory, row: int) -> set[int]:
+    """The rows of a charge point, from one to the next."""
+    found, at = {row}, int(directory.state.connectors["sibling"][row])
+    while at != row:
+        found.add(at)
+        at = int(directory.state.connectors["sibling"][at])
+    return found
+
+
+def test_charge_points_of_a_partition_that_left_are_forgotten() -> None:
+    directory = Directory(2)
+    names = [f"CP{number:04d}" for number in range(2_000)]
+    keys = keys_of([(number, 1) for number in range(2_000)])
+    rows = directory.rows(names, keys, (np.arange(2_000) % 10 > 0).astype(np.int32))
+    directory.forget(1)
+    assert len(directory.charge_points.texts) == 200
+    stay = [directory.find(name, 1) for name in names[::10]]
+    assert stay == rows[::10].tolist()
+    assert directory.find(names[1], 1) is None
+
+
+def test_periods_of_a_partition_that_left_are_free_again() -> None:
+    directory = Directory(2)
+    free = int(directory.state.periods["start_ms"][0])
+    rows = np.array([directory.row(partition, f"CP{partition}", 1) for partition in (0, 1, 1)][:2])
+    periods = np.zeros(5, directory.state.periods.dtype)
+    periods["start_ms"] = 1 + np.arange(5)
+    directory.append_periods(rows, np.array([2, 3]), periods)
+    directory.forget(0)
+    assert int(directory.state.periods["start_ms"][0]) == free - 3
+    directory.forget(1)
+    places, at = [], int(directory.state.periods["next"][0])
+    while at > 0:
+        places.append(at)
+        at = int(directory.state.periods["next"][at])
+    assert len(set(places)) == len(places) == free
