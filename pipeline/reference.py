@@ -248,6 +248,13 @@ class ReferenceData:
                 priced[wanted] = self._priced(location, evse.tariff_ids, at_ms)
             yield Default(priced[wanted], location.time_zone, evse.max_power_w)
 
+    def kinds_of(self, connectors: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str]]:
+        """Model and location of many connectors (charge point, id); "" where it is not known."""
+        for charge_point_id, connector_id in connectors:
+            place = self._place(charge_point_id)
+            evse = place.evse(connector_id) if place else None
+            yield evse.model if evse else "", place.location.id if place else ""
+
     def read_locations(self) -> None:
         """Parse locations now that would be parsed when first asked for; as many as are kept."""
         for document in islice(self.locations.values(), _LOCATIONS_KEPT):

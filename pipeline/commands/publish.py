@@ -10,6 +10,8 @@ from pipeline.kafka import Sender
 from pipeline.publication import publish, read_documents
 from pipeline.settings import Settings
 
+_MANY = {"policy": "policies"}
+
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -33,7 +35,10 @@ def command(settings: Settings, paths: tuple[Path, ...], check: bool, as_json: b
     if as_json:
         print(json.dumps(done._asdict()))
         return
-    counts = ", ".join(f"{count} {kind}s" for kind, count in sorted(done.changed.items())) or "nothing new"
+    counts = (
+        ", ".join(f"{count} {_MANY.get(kind, kind + 's')}" for kind, count in sorted(done.changed.items()))
+        or "nothing new"
+    )
     print(f"reference version {done.version}: {counts}; {done.unchanged} as before")
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -23,8 +23,6 @@ _LEAST_MWH = 500_000
 _LEAST_READINGS = 6  # power is sampled: a few samples tell little of its integral
 _OTHER_FAULT = math.log(5.0)  # a ratio off by more is a wrong unit, not a drifting meter
 _LEAST_SOC_PERMILLE = 100
-_RATIO_FLOOR, _RATIO_SLACK, _RATIO_ALARM = 0.03, 1.0, 8.0
-_SOC_FLOOR, _SOC_SLACK, _SOC_ALARM = 0.15, 0.5, 12.0  # cars differ in size, so it takes longer
 _DOUBTFUL = (
     kinds.SESSION_LOST_START | kinds.SESSION_LOST_STOP | kinds.SESSION_RESET | kinds.SESSION_ROLLOVER
     | kinds.SESSION_RELATIVE | kinds.SESSION_GLITCH | kinds.SESSION_ZERO_BASELINE
@@ -73,16 +71,17 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
 @part
 def _against_power(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     row = desk.connectors[connector]
+    limits = desk.limits[row.limits]
     value = math.log(row.energy_mwh / row.flow_mwh)
     if abs(value) > _OTHER_FAULT:
         return
     row.ratio_seen += 1
     usual = row.ratio_level
     row.ratio_level, row.ratio_spread, row.ratio_low, row.ratio_high = _moved(
-        row.ratio_seen, row.ratio_level, row.ratio_spread, row.ratio_low, row.ratio_high, value, _RATIO_FLOOR,
-        _RATIO_SLACK,
+        row.ratio_seen, row.ratio_level, row.ratio_spread, row.ratio_low, row.ratio_high, value,
+        limits.meter_drift_floor_permille / 1000, limits.meter_drift_slack_permille / 1000,
     )  # fmt: skip
-    if max(row.ratio_low, row.ratio_high) > _RATIO_ALARM:
+    if max(row.ratio_low, row.ratio_high) > limits.meter_drift_alarm_permille / 1000:
         row.ratio_seen = 0
         permille, before = round(1000 * math.exp(value)), round(1000 * math.exp(usual))
         alert(desk, cause, connector, row.session_key, kinds.METER_DRIFT, end_ms, permille, before, end_ms)
@@ -91,13 +90,15 @@ def _against_power(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
 @part
 def _against_charge(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     row = desk.connectors[connector]
+    limits = desk.limits[row.limits]
     value = math.log(row.energy_mwh / (row.soc_last - row.soc_first))
     row.soc_seen += 1
     usual = row.soc_level
     row.soc_level, row.soc_spread, row.soc_low, row.soc_high = _moved(
-        row.soc_seen, row.soc_level, row.soc_spread, row.soc_low, row.soc_high, value, _SOC_FLOOR, _SOC_SLACK
-    )
-    if max(row.soc_low, row.soc_high) > _SOC_ALARM:
+        row.soc_seen, row.soc_level, row.soc_spread, row.soc_low, row.soc_high, value,
+        limits.soc_drift_floor_permille / 1000, limits.soc_drift_slack_permille / 1000,
+    )  # fmt: skip
+    if max(row.soc_low, row.soc_high) > limits.soc_drift_alarm_permille / 1000:
         row.soc_seen = 0
         told, before = round(math.exp(value)), round(math.exp(usual))
         alert(desk, cause, connector, row.session_key, kinds.SOC_DRIFT, end_ms, told, before, end_ms)

@@ -38,7 +38,9 @@ def idle(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> 
     if sample.register_mwh == ABSENT_I64 or sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
         return
     moved_mwh = sample.register_mwh - row.last_mwh
-    if row.idle_register and 0 < moved_mwh <= allowed_mwh(time_ms - row.last_ms, row.rating_mw, run.desk.limits[0]):
+    if row.idle_register and 0 < moved_mwh <= allowed_mwh(
+        time_ms - row.last_ms, row.rating_mw, run.desk.limits[row.limits]
+    ):
         rules.outside(run.desk, cause, connector, moved_mwh, time_ms)
         say(run.desk, cause, row, kinds.SUSPECT, kinds.OUTSIDE, moved_mwh)
     elif row.idle_register and moved_mwh != 0:

@@ -40,7 +40,7 @@ def _new_run(run: Run, cause: int, connector: int) -> None:
                 kinds.REGISTER_JUMP,
                 row.pend_ms,
                 row.pend_mwh - row.last_mwh,
-                allowed_mwh(row.pend_ms - row.last_ms, row.rating_mw, run.desk.limits[0]),
+                allowed_mwh(row.pend_ms - row.last_ms, row.rating_mw, run.desk.limits[row.limits]),
                 row.last_ms,
             )
     else:
@@ -58,7 +58,7 @@ def _new_run(run: Run, cause: int, connector: int) -> None:
 def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """The next reading confirms or refutes the one that was held; where both could be, what is in doubt stays held."""
     row = run.desk.connectors[connector]
-    limits = run.desk.limits[0]
+    limits = run.desk.limits[row.limits]
     if register_mwh >= row.last_mwh and (row.pend == DROPPED or register_mwh < row.pend_mwh):
         since_mwh = register_mwh - row.pend_mwh
         lower = row.pend == DROPPED and since_mwh <= allowed_mwh(time_ms - row.pend_ms, row.rating_mw, limits)
@@ -114,7 +114,7 @@ def first_register(run: Run, cause: int, connector: int, time_ms: int, register_
 def _since_before(run: Run, cause: int, connector: int, time_ms: int, register_mwh: int) -> None:
     """Between two sessions: energy of nobody, or where no connector can have delivered it, another register run."""
     row = run.desk.connectors[connector]
-    elapsed_ms, limits = time_ms - row.last_ms, run.desk.limits[0]
+    elapsed_ms, limits = time_ms - row.last_ms, run.desk.limits[row.limits]
     most_mwh = allowed_mwh(elapsed_ms, row.rating_mw, limits)
     wrapped_mwh = unwrapped(row.last_mwh, register_mwh, elapsed_ms, row.rating_mw, limits)
     moved_mwh = (register_mwh if wrapped_mwh < 0 else wrapped_mwh) - row.last_mwh
@@ -158,7 +158,8 @@ def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int)
     if row.has_register == 0:
         first_register(run, cause, connector, time_ms, sample.register_mwh)
         return
-    if row.readings == 1 and sample.kind == KIND_SAMPLE and _counts_from_zero(row, sample, time_ms, run.desk.limits[0]):
+    limits = run.desk.limits[row.limits]
+    if row.readings == 1 and sample.kind == KIND_SAMPLE and _counts_from_zero(row, sample, time_ms, limits):
         # Session-relative samples beside a lifetime register in start and stop.
         row.relative = 1
         row.flags |= np.uint32(kinds.SESSION_RELATIVE)
@@ -166,13 +167,13 @@ def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int)
     if row.pend != 0:
         _settle_pending(run, cause, connector, time_ms, register_mwh)
     zero_start = row.last_mwh == 0 and row.readings == 1
-    how = judge(row.last_mwh, register_mwh, time_ms - row.last_ms, row.rating_mw, zero_start, run.desk.limits[0])
-    if how == DROPPED or (how == JUMPED and run.desk.limits[0].released == 0):
+    how = judge(row.last_mwh, register_mwh, time_ms - row.last_ms, row.rating_mw, zero_start, limits)
+    if how == DROPPED or (how == JUMPED and limits.released == 0):
         _implausible(run, cause, connector, sample, time_ms, register_mwh, how)
         return
     energy_mwh = register_mwh - row.last_mwh
     if how == WRAPPED:
-        elapsed_ms, limits = time_ms - row.last_ms, run.desk.limits[0]
+        elapsed_ms = time_ms - row.last_ms
         energy_mwh = unwrapped(row.last_mwh, register_mwh, elapsed_ms, row.rating_mw, limits) - row.last_mwh
         row.flags |= np.uint32(kinds.SESSION_ROLLOVER)
     elif how == NO_BASELINE:
@@ -216,6 +217,6 @@ def _implausible(
         kinds.REGISTER_JUMP,
         time_ms,
         row.held_mwh,
-        allowed_mwh(time_ms - row.start_ms, row.rating_mw, run.desk.limits[0]),
+        allowed_mwh(time_ms - row.start_ms, row.rating_mw, run.desk.limits[row.limits]),
         row.start_ms,
     )

@@ -50,8 +50,9 @@ def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
     row = run.desk.connectors[connector]
     if row.open == 0:
         return
-    left = row.leave_ms > 0 and time_ms - row.leave_ms >= run.desk.limits[0].available_grace_ms
-    if left or time_ms - max(row.heard_ms, row.last_ms) >= run.desk.limits[0].session_timeout_ms:
+    limits = run.desk.limits[row.limits]
+    left = row.leave_ms > 0 and time_ms - row.leave_ms >= limits.available_grace_ms
+    if left or time_ms - max(row.heard_ms, row.last_ms) >= limits.session_timeout_ms:
         lose_stop(run, cause, connector)
         return
     silence(run.desk, cause, connector, time_ms)

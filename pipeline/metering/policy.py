@@ -4,6 +4,7 @@ A policy is data: it travels in the log (control record `policy`), never from th
 configuration.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,6 +50,12 @@ class MeteringPolicy:
     silence_min_ms: int = 900_000
     drift_slack_ms: int = 2_000  # clock drift: CUSUM slack on arrival minus event time
     drift_alarm_ms: int = 120_000  # and its alarm level
+    meter_drift_alarm_permille: int = 8_000  # register against power: summed so far beyond the slack, in sigma
+    meter_drift_slack_permille: int = 1_000  # in sigma
+    meter_drift_floor_permille: int = 30  # the least sigma: power is sampled
+    soc_drift_alarm_permille: int = 12_000  # register against state of charge: cars differ in size, so it takes longer
+    soc_drift_slack_permille: int = 500
+    soc_drift_floor_permille: int = 150
     hold_kinds: int = sum(1 << kind for kind in HELD_BY_DEFAULT)  # alert kinds that hold their session, a bit each
 
 
@@ -63,9 +70,14 @@ LIMITS_DTYPE = np.dtype(
 Limits = Any  # a record of LIMITS_DTYPE: compiled code reads its fields as attributes
 
 
-def limits_of(
-    policy: MeteringPolicy, *, marks_per_connector: int = MARKS, rerun: bool = False, released: bool = False
-) -> npt.NDArray[np.void]:
-    """The policy as the compiled pass reads it: one row of LIMITS_DTYPE."""
-    values = [getattr(policy, field.name) for field in fields(policy)]
-    return np.array([(*values, marks_per_connector, int(rerun), int(released))], LIMITS_DTYPE)
+def limits_of(policies: Iterable[MeteringPolicy]) -> npt.NDArray[np.void]:
+    """Policies as the compiled pass reads them: a row of LIMITS_DTYPE each."""
+    rows = [(*(getattr(policy, field.name) for field in fields(policy)), MARKS, 0, 0) for policy in policies]
+    return np.array(rows, LIMITS_DTYPE)
+
+
+def limits_again(limits: npt.NDArray[np.void], marks_per_connector: int, released: bool) -> npt.NDArray[np.void]:
+    """The same limits for a session that is metered again from its readings in order."""
+    again = limits.copy()
+    again["marks_per_connector"], again["rerun"], again["released"] = marks_per_connector, 1, released
+    return again

@@ -43,15 +43,14 @@ def after_interval(desk: Desk, cause: int, connector: int, start_ms: int, end_ms
             row.stuck_mwh = 0
         elif not rounded_down(row, desk.samples[cause].register_mwh):  # else it may have moved by what was cut off
             row.stuck_mwh += flow_mwh
-        if row.stuck_mwh >= desk.limits[0].stuck_mwh:
-            alert_once(
-                desk, cause, connector, kinds.STUCK_REGISTER, end_ms, row.stuck_mwh, desk.limits[0].stuck_mwh, start_ms
-            )
-            if holds(desk.limits[0], kinds.STUCK_REGISTER):
+        limits = desk.limits[row.limits]
+        if row.stuck_mwh >= limits.stuck_mwh:
+            alert_once(desk, cause, connector, kinds.STUCK_REGISTER, end_ms, row.stuck_mwh, limits.stuck_mwh, start_ms)
+            if holds(limits, kinds.STUCK_REGISTER):
                 hold(row, kinds.HOLD_STUCK)
     if row.rating_mw > 0 and elapsed_ms >= _JUDGED_MS:
         peak_mw = max(energy_mwh * 3600 // elapsed_ms * 1000, row.power_mw)
-        most_mw = row.rating_mw // 1000 * desk.limits[0].above_rating_permille
+        most_mw = row.rating_mw // 1000 * desk.limits[row.limits].above_rating_permille
         if peak_mw > most_mw:
             alert_once(desk, cause, connector, kinds.POWER_ABOVE_RATING, end_ms, peak_mw, most_mw, start_ms)
 
@@ -94,14 +93,15 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     row = desk.connectors[connector]
     energy_mwh = row.energy_mwh
     elapsed_ms = end_ms - row.start_ms
-    if desk.limits[0].released == 0 and _unit_error(energy_mwh, row.flow_mwh, row.readings, desk.limits[0]):
+    limits = desk.limits[row.limits]
+    if limits.released == 0 and _unit_error(energy_mwh, row.flow_mwh, row.readings, limits):
         alert_once(desk, cause, connector, kinds.UNIT_ERROR, end_ms, energy_mwh, row.flow_mwh, row.start_ms)
-        lies = _register_lies(row, energy_mwh, row.flow_mwh, elapsed_ms, desk.limits[0])
-        if lies and holds(desk.limits[0], kinds.UNIT_ERROR):
+        lies = _register_lies(row, energy_mwh, row.flow_mwh, elapsed_ms, limits)
+        if lies and holds(limits, kinds.UNIT_ERROR):
             hold(row, kinds.HOLD_UNIT_ERROR)
     if row.rating_mw > 0 and elapsed_ms >= 0:
-        most_mwh = row.rating_mw // 1000 * desk.limits[0].above_rating_permille // 1000 * elapsed_ms // 3600
-        if energy_mwh > most_mwh + desk.limits[0].jump_slack_mwh:
+        most_mwh = row.rating_mw // 1000 * limits.above_rating_permille // 1000 * elapsed_ms // 3600
+        if energy_mwh > most_mwh + limits.jump_slack_mwh:
             alert_once(desk, cause, connector, kinds.ENERGY_ABOVE_RATING, end_ms, energy_mwh, most_mwh, row.start_ms)
     _zero_run(desk, cause, connector, end_ms)
 
@@ -110,7 +110,7 @@ def on_close(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
 def _zero_run(desk: Desk, cause: int, connector: int, end_ms: int) -> None:
     """Sessions of 0 kWh in a row: said once, told again each time the run has doubled, over with the next energy."""
     row = desk.connectors[connector]
-    limit = desk.limits[0].zero_run
+    limit = desk.limits[row.limits].zero_run
     run = row.zero_run + 1
     if row.energy_mwh > 0 and row.zero_since_ms > 0:
         over(desk, cause, connector, kinds.ZERO_KWH_RUN, end_ms, row.zero_run, row.zero_since_ms)
@@ -142,17 +142,10 @@ def parked(desk: Desk, cause: int, connector: int, start_ms: int, end_ms: int) -
     """Idle overstay: parked for long after charging ended."""
     row = desk.connectors[connector]
     row.park_ms = row.park_ms + end_ms - start_ms if row.state == 1 else 0
-    if row.park_ms >= desk.limits[0].idle_overstay_ms:
-        alert_once(
-            desk,
-            cause,
-            connector,
-            kinds.IDLE_OVERSTAY,
-            end_ms,
-            row.park_ms,
-            desk.limits[0].idle_overstay_ms,
-            end_ms - row.park_ms,
-        )
+    most_ms = desk.limits[row.limits].idle_overstay_ms
+    if row.park_ms >= most_ms:
+        since_ms = end_ms - row.park_ms
+        alert_once(desk, cause, connector, kinds.IDLE_OVERSTAY, end_ms, row.park_ms, most_ms, since_ms)
 
 
 @part
@@ -178,7 +171,7 @@ def heard(desk: Desk, cause: int, connector: int, sample: Record) -> None:
     row = desk.connectors[connector]
     arrived_ms = sample.received_ms - row.heard_ms
     if row.heard_ms > 0 and arrived_ms > 0:
-        interval_ms = min(arrived_ms, 4 * desk.limits[0].silence_min_ms)
+        interval_ms = min(arrived_ms, 4 * desk.limits[row.limits].silence_min_ms)
         row.rhythm_ms += (interval_ms - row.rhythm_ms) // 8
     if row.silent == _SAID:
         over(desk, cause, connector, kinds.SILENCE, sample.received_ms, arrived_ms, row.heard_ms)
@@ -196,14 +189,15 @@ def _clock(desk: Desk, cause: int, connector: int, sample: Record, arrived_ms: i
     lag_s = lag_ms // 1000
     live = _live(arrived_ms, 1000 * (lag_s - row.lag_s))
     row.lag_s = lag_s
-    if row.drifting and abs(lag_ms) <= desk.limits[0].drift_slack_ms:
+    slack_ms = desk.limits[row.limits].drift_slack_ms
+    if row.drifting and abs(lag_ms) <= slack_ms:
         over(desk, cause, connector, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, row.drift_ms)
         row.drifting = 0
         row.drift_ms = 0
     if row.drifting or not live:
         return
-    alarm_ms = desk.limits[0].drift_alarm_ms
-    row.drift_ms += min(_wrong_ms(lag_ms), alarm_ms) - desk.limits[0].drift_slack_ms
+    alarm_ms = desk.limits[row.limits].drift_alarm_ms
+    row.drift_ms += min(_wrong_ms(lag_ms), alarm_ms) - slack_ms
     row.drift_ms = max(0, row.drift_ms)
     if row.drift_ms > 16 * alarm_ms:
         row.drifting = 1
@@ -216,7 +210,8 @@ def silence(desk: Desk, cause: int, connector: int, time_ms: int) -> None:
     """No message for several times the interval that the connector was learned to have: said once a session."""
     row = desk.connectors[connector]
     silent_ms = time_ms - row.heard_ms
-    most_ms = max(desk.limits[0].silence_factor * row.rhythm_ms, desk.limits[0].silence_min_ms)
+    limits = desk.limits[row.limits]
+    most_ms = max(limits.silence_factor * row.rhythm_ms, limits.silence_min_ms)
     if row.rhythm_ms > 0 and row.silent == 0 and silent_ms > most_ms:
         before = row.alerted
         alert_once(desk, cause, connector, kinds.SILENCE, time_ms, silent_ms, most_ms, row.heard_ms)
@@ -226,19 +221,11 @@ def silence(desk: Desk, cause: int, connector: int, time_ms: int) -> None:
 @part
 def outside(desk: Desk, cause: int, connector: int, energy_mwh: int, time_ms: int) -> None:
     """Energy that flowed outside any transaction."""
-    if energy_mwh >= desk.limits[0].outside_alert_mwh:
-        row = desk.connectors[connector]
-        alert(
-            desk,
-            cause,
-            connector,
-            row.session_key,
-            kinds.OUTSIDE_TRANSACTION,
-            time_ms,
-            energy_mwh,
-            desk.limits[0].outside_alert_mwh,
-            row.last_ms,
-        )
+    row = desk.connectors[connector]
+    least_mwh = desk.limits[row.limits].outside_alert_mwh
+    if energy_mwh >= least_mwh:
+        kind = kinds.OUTSIDE_TRANSACTION
+        alert(desk, cause, connector, row.session_key, kind, time_ms, energy_mwh, least_mwh, row.last_ms)
 
 
 @inlined

@@ -22,7 +22,7 @@ class Desk(NamedTuple):
     """What every step of the pass reads and writes."""
 
     connectors: Rows
-    limits: Rows  # one row
+    limits: Rows  # row 0 is the network's; a connector's own is `limits` of its row
     samples: Rows
     facts: Rows
     events: Rows

@@ -368,7 +368,7 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     session.first_mwh = row.first_mwh
     session.last_mwh = row.last_mwh
     session.signed = row.signed
-    _hold_or_not(row, run.desk.limits[0])
+    _hold_or_not(row, run.desk.limits[row.limits])
     session.hold = row.hold
     to = run.desk.count[N_CLOSED]
     session.flat = row.flat

@@ -75,6 +75,7 @@ CONNECTOR_DTYPE = np.dtype(
         ("partition", np.int32),
         ("ordinal", np.int32),  # its place among the connectors of its partition, in order of first appearance
         ("follows", np.int32),  # next connector of the same partition
+        ("limits", np.uint32),  # the row of the policy's limits that holds for it; found anew after a snapshot
         ("zero_run", np.int16),
         ("soc_first", np.int16),  # of the session, permille; -1 = not said
         ("soc_last", np.int16),

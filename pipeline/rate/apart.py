@@ -23,7 +23,7 @@ from pipeline.metering.columns import (
     STATE_SUSPENDED_EVSE,
 )
 from pipeline.metering.output import ALERT, RESOLVED, Rows
-from pipeline.metering.policy import MeteringPolicy
+from pipeline.metering.published import Rules
 from pipeline.metering.sessions import key_of
 from pipeline.metering.state import MARKS
 from pipeline.rate.batch import Batch, CdrRow, Place, QuarantineRow, credited, last_number
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
 class Apart:
     """Takes a segment's deferred samples, one by one, in log order."""
 
-    def __init__(
-        self, engine: "Engine", batch: Batch, collector: Collector, segment: Segment, policy: MeteringPolicy
-    ) -> None:
+    def __init__(self, engine: "Engine", batch: Batch, collector: Collector, segment: Segment, rules: Rules) -> None:
         """For one segment of one batch."""
         self.engine, self.batch, self.collector, self.segment = engine, batch, collector, segment
-        self.policy = policy
+        self.rules = rules
 
     def prefetch(self, deferred: Iterable[Deferred]) -> None:
         """Fetch the pasts that these will ask for, in one go."""
@@ -219,7 +217,7 @@ class Apart:
         live = bool(connector["open"]) and int(connector["session_key"]) == name.session_key
         terms = self._terms(row, samples, version, released)
         self.segment.make_room()
-        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, self.policy, live, engine.room)
+        again = meter_again(past, samples, terms, engine.directory, engine.sheets.book, live, engine.room)
         place = self.collector.place(self.segment, one.cause, row, name.session_key, "rated_usage_rows")
         standing = self.collector.standing(name)
         again.state.connectors["session_key"][0] = name.session_key
@@ -251,7 +249,9 @@ class Apart:
         uid = self.engine.directory.token_text(token)
         found = self.engine.sheets.resolve(self.engine.directory, version, row, uid, start_ms)
         sheet = self.engine.sheets.sheet_of(found)
-        return Terms(row, sheet, found.max_power_w * 1000 if found.max_power_w else -1, released)
+        rating_mw = found.max_power_w * 1000 if found.max_power_w else -1
+        number = int(self.engine.directory.state.connectors["limits"][row])
+        return Terms(row, sheet, rating_mw, self.rules.limits.rows[number : number + 1], released)
 
     def _settle(
         self, one: Deferred, name: SessionName, past: Past, again: Again, standing: Rows, left_out: str
@@ -362,6 +362,6 @@ class Apart:
     def _prelude_ms(self, sample: np.void) -> int:
         """How long before its start a session takes over what its connector told."""
         if sample["kind"] == KIND_RESERVE:
-            return self.policy.reservation_ms
+            return self.rules.metering.reservation_ms
         held = STATE_SUSPENDED_EV <= sample["state"] <= STATE_SUSPENDED_EVSE
-        return self.policy.prelude_ms if sample["kind"] == KIND_STATUS and held else 0
+        return self.rules.metering.prelude_ms if sample["kind"] == KIND_STATUS and held else 0

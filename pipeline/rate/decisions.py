@@ -43,10 +43,11 @@ class Decisions:
             case Reference(version=version):
                 state.reference_version = version
                 self.engine.sheets.slot(version)
+                self.engine.limit_all(at.partition)
                 self._retry_unpriced(state, at.offset, version)
             case Policy(version=version):
                 state.policy_version = version
-                self.engine.rules(at.partition)
+                self.engine.limit_all(at.partition)
             case Decision() as decision:
                 self._decide(state, at.offset, decision)
             case Mute() as mute:
@@ -153,13 +154,13 @@ class Decisions:
         self.engine.sheets.cover(time_ms, time_ms + 1)
         given = _control_sample(state, offset, time_ms, row)
         rules = self.engine.rules(state.partition)
-        defaults = self.engine.sheets.defaults(self.engine.directory, time_ms)
+        defaults = self.engine.defaults(time_ms)
         segment = Segment(
-            given, self.engine.sheets.book, self.engine.directory, rules.limits, defaults,
+            given, self.engine.sheets.book, self.engine.directory, rules.limits.rows, defaults,
             np.zeros(0, np.uint64),
         )  # fmt: skip
         self.collector.collect(segment)
-        return Deferred(0, row, 0), Apart(self.engine, self.collector.batch, self.collector, segment, rules.metering)
+        return Deferred(0, row, 0), Apart(self.engine, self.collector.batch, self.collector, segment, rules)
 
 
 def _control_sample(state: PartitionState, offset: int, time_ms: int, row: int) -> Samples:

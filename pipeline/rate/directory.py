@@ -38,6 +38,7 @@ class Directory:
         self.tokens = Texts()
         self._spare: npt.NDArray[np.intp] = np.zeros(0, np.intp)
         self.taken_again: list[int] = []  # rows that stand for another connector now; `Sheets` empties it
+        self.new: list[Places] = []  # rows that nobody said the limits of yet; `Engine` empties it
 
     def row(self, partition: int, charge_point: str, connector_id: int) -> int:
         """The row of a connector, made when it is new."""
@@ -68,6 +69,11 @@ class Directory:
         """The row of a connector, None when it was never heard."""
         row = self.charge_points.find(charge_point, connector_id)
         return row if row != NONE else None
+
+    def names(self, rows: npt.NDArray[np.integer]) -> list[tuple[str, int]]:
+        """The connectors (charge point, id) of these rows, which are somebody's."""
+        ids = self.state.connectors["connector_id"][rows].tolist()
+        return list(zip(self.charge_points.names(rows).texts(), ids, strict=True))
 
     def token(self, uid: str) -> int:
         """The number of a token."""
@@ -174,7 +180,9 @@ class Directory:
         known = len(self.charge_points)
         self.charge_points.extend(count - len(again))
         self._grow(len(self.charge_points))
-        return np.concatenate([again, np.arange(known, len(self.charge_points))])
+        rows = np.concatenate([again, np.arange(known, len(self.charge_points))])
+        self.new.append(rows)
+        return rows
 
     def _chain(self, partition: int, rows: npt.NDArray[np.int32]) -> None:
         """Put connectors at the end of their partition."""

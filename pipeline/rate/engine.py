@@ -16,7 +16,7 @@ from pipeline.codec.records import Records
 from pipeline.metering import kinds
 from pipeline.metering.clocks import set_clocks
 from pipeline.metering.columns import ABSENT_I64
-from pipeline.metering.output import FACT_DTYPE, new_output, rows_at
+from pipeline.metering.output import FACT_DTYPE, Rows, new_output, rows_at
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
 from pipeline.metering.signed import verify
@@ -70,6 +70,24 @@ class Engine:
             document = self.sheets.data(version).policies.get(NAME)
             self._rules[version] = parse_policy(document.body, self._metering) if document else self._rules[0]
         return self._rules[version]
+
+    def defaults(self, at_ms: int) -> Rows:
+        """What reference data says of each connector; those that are new are told which limits hold for them."""
+        new = np.concatenate([*self.directory.new, np.zeros(0, np.int64)])
+        self.directory.new.clear()
+        partitions = self.directory.state.connectors["partition"][new]
+        for partition in np.unique(partitions[partitions >= 0]).tolist():
+            self._limit(partition, new[partitions == partition])
+        return self.sheets.defaults(self.directory, at_ms)
+
+    def limit_all(self, partition: int) -> None:
+        """Policy or reference data of a partition changed: which limits hold for its connectors from here on."""
+        self._limit(partition, self.directory.members(partition))
+
+    def _limit(self, partition: int, rows: npt.NDArray[np.integer]) -> None:
+        limits, version = self.rules(partition).limits, self.partitions[partition].reference_version
+        numbers = limits.numbers(self.sheets.data(version).kinds_of(self.directory.names(rows))) if limits.tuned else 0
+        self.directory.state.connectors["limits"][rows] = numbers
 
     def drop(self, partition: int) -> None:
         """Forget a partition: another worker has it."""
@@ -152,7 +170,7 @@ class Engine:
         batch.metered.append(samples)
         batch.signed += _signed_of(given, chosen, samples)
         collector.collect(segment)
-        apart = Apart(self, batch, collector, segment, rules.metering)
+        apart = Apart(self, batch, collector, segment, rules)
         apart.prefetch(deferred)
         while deferred:
             waiting = [one for one in deferred if is_only_waiting(one)]
@@ -209,9 +227,9 @@ class Engine:
 
     def _segment(self, samples: Samples, found: Survey, rules: Rules) -> Segment:
         self.sheets.cover(found.first_ms, found.last_ms + 1)
-        defaults = self.sheets.defaults(self.directory, found.last_ms)
+        defaults = self.defaults(found.last_ms)
         self._choose_sheets(samples, found.starts)
-        return Segment(samples, self.sheets.book, self.directory, rules.limits, defaults, self._detached())
+        return Segment(samples, self.sheets.book, self.directory, rules.limits.rows, defaults, self._detached())
 
     def _detached(self) -> npt.NDArray[np.uint64]:
         """The keys of sessions that the pass must leave alone, sorted."""
@@ -248,7 +266,7 @@ class Engine:
             state = self.partitions[partition]
             share.log_time_ms, share.reference_version = state.log_time_ms, state.reference_version
             state.keep_signed(by_session(one for one in batch.signed if one.partition == partition))
-            state.forget_apart(state.log_time_ms - self.rules(partition).metering.session_timeout_ms)
+            state.forget_apart(state.log_time_ms - self.rules(partition).longest_timeout_ms)
 
 
 def _signed_of(given: Input, chosen: npt.NDArray[np.intp], samples: Samples) -> list[Signed]:

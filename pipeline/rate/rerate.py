@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.metering.columns import KIND_RESERVE, KIND_SAMPLE, KIND_START, KIND_STATUS, KIND_STOP
 from pipeline.metering.output import FLAT, ROOM, Output, Rows, cleared
-from pipeline.metering.policy import MeteringPolicy, limits_of
+from pipeline.metering.policy import limits_again
 from pipeline.metering.run import DEFAULT_DTYPE
 from pipeline.metering.state import State, new_state, periods_of
 from pipeline.rate.directory import Directory
@@ -37,11 +37,12 @@ class Again:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a session is rated by: connector, sheet, rating, and whether a person released it."""
+    """What a session is rated by: connector, sheet, rating, limits, and whether a person released it."""
 
     row: int
     sheet: int
     rating_mw: int
+    limits: Rows  # one row: those that hold for the connector now
     released: bool = False
 
 
@@ -83,7 +84,6 @@ def meter_again(
     terms: Terms,
     directory: Directory,
     book: Book,
-    policy: MeteringPolicy,
     live: bool,
     out: Output,
 ) -> Again:
@@ -91,12 +91,12 @@ def meter_again(
 
     `out` is room that is used again: what is returned is good until the next call with it.
     """
-    samples = samples[in_order(samples, policy.future_ms)]
+    samples = samples[in_order(samples, int(terms.limits["future_ms"][0]))]
     facts = new_facts(len(samples))
     facts["sheet"] = terms.sheet
     facts["partition"] = 0
     scratch = _alone(directory, terms.row, len(samples))
-    limits = limits_of(policy, marks_per_connector=len(samples) + 2, rerun=True, released=terms.released)
+    limits = limits_again(terms.limits, len(samples) + 2, terms.released)
     defaults = np.array([[(terms.rating_mw, terms.sheet)]], DEFAULT_DTYPE)
     given = Samples(
         samples, facts, np.full(len(samples), past.transaction_id), np.zeros(len(samples), np.int64),

@@ -78,6 +78,7 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     state = engine.own(partition)
     tokens, connectors["token"] = _renumbered(connectors["token"])
     used, connectors["sheet"] = _renumbered(connectors["sheet"])
+    connectors["limits"] = 0  # this worker's own numbers; `Engine.defaults` finds those of who takes the state in
     sources = [engine.sheets.builder.sources[sheet] for sheet in used]
     header = _Header(
         partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,

@@ -88,3 +88,19 @@ def test_checking_needs_neither_broker_nor_store(tmp_path: Path, capsys: pytest.
     with pytest.raises(SystemExit) as leave:
         cli.main(["publish", "--check", str(path)])
     assert leave.value.code == 3 and "$.currency" in capsys.readouterr().err
+
+
+def test_a_policy_is_checked_by_the_command_and_told_where_it_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"policy": "metering", "tune": [{"kind": "silence", "model": "AC 22", "silence_min_ms": 3_600_000}]}
+    path = write(tmp_path, "policy.json", good)
+    with pytest.raises(SystemExit) as leave:
+        cli.main(["publish", "--check", str(path)])
+    assert leave.value.code == 0
+    good["tune"] += [{"location": "DUN-7", "silence_min_s": 3600}]  # type: ignore[operator]
+    write(tmp_path, "policy.json", good)
+    with pytest.raises(SystemExit) as leave:
+        cli.main(["publish", "--check", str(path)])
+    told = capsys.readouterr().err
+    assert leave.value.code == 3 and f"{path}: $.tune[1].silence_min_s: no threshold here; there are" in told
