@@ -17,6 +17,8 @@ _WHOLE_WH_MWH = 1000  # OCPP 1.6 tells starts and stops so
 _JUDGED_MS = 60_000  # the power of a shorter interval says little
 _ENOUGH = 6  # readings before a factor of 10 means anything: power is sampled, energy is not
 _SAID = 1  # of `silent`: there is an alert
+_DRIFTS = 1  # of `drifting`; each live message in a row that is right but for a zone counts one up
+_KEEPS_ZONE = 16  # so many: it keeps another zone. A clock that drifts on passes each quarter of an hour in fewer
 _ZONE_STEP_MS = 900_000  # zones differ by whole quarters of an hour
 _NEAREST_ZONE_MS = 3_600_000  # to UTC
 _FARTHEST_ZONE_MS = 14 * 3_600_000
@@ -189,18 +191,21 @@ def _clock(desk: Desk, cause: int, connector: int, sample: Record, arrived_ms: i
     lag_s = lag_ms // 1000
     live = _live(arrived_ms, 1000 * (lag_s - row.lag_s))
     row.lag_s = lag_s
-    slack_ms = desk.limits[row.limits].drift_slack_ms
-    if row.drifting and abs(lag_ms) <= slack_ms:
-        over(desk, cause, connector, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, row.drift_ms)
-        row.drifting = 0
-        row.drift_ms = 0
+    wrong_ms, slack_ms = _wrong_ms(lag_ms), desk.limits[row.limits].drift_slack_ms
+    if row.drifting:
+        if live:
+            row.drifting = row.drifting + 1 if wrong_ms <= slack_ms else _DRIFTS
+        if abs(lag_ms) <= slack_ms or row.drifting > _KEEPS_ZONE:
+            over(desk, cause, connector, kinds.CLOCK_DRIFT, sample.received_ms, lag_ms, row.drift_ms)
+            row.drifting = 0
+            row.drift_ms = 0
     if row.drifting or not live:
         return
     alarm_ms = desk.limits[row.limits].drift_alarm_ms
-    row.drift_ms += min(_wrong_ms(lag_ms), alarm_ms) - slack_ms
+    row.drift_ms += min(wrong_ms, alarm_ms) - slack_ms
     row.drift_ms = max(0, row.drift_ms)
     if row.drift_ms > 16 * alarm_ms:
-        row.drifting = 1
+        row.drifting = _DRIFTS
         row.drift_ms = since_ms = sample.received_ms
         alert(desk, cause, connector, row.session_key, kinds.CLOCK_DRIFT, since_ms, lag_ms, alarm_ms, since_ms)
 

@@ -90,7 +90,7 @@ CONNECTOR_DTYPE = np.dtype(
         ("has_register", np.int8),
         ("said_state", np.int8),  # told while no session was open: holds for one that starts soon
         ("silent", np.int8),
-        ("drifting", np.int8),  # said so, until the clock is right again
+        ("drifting", np.int8),  # said so, until the clock is right again; counts messages of one in another zone
         ("idle_register", np.int8),  # last_mwh is known from outside the open session
         ("phases_live", np.int8),  # most phases seen live in this session
     ],

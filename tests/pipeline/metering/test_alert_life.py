@@ -97,6 +97,26 @@ def test_a_clock_that_keeps_another_zone_does_not_drift(behind: float, drifts: b
     assert ("clock_drift" in days(lambda _: behind).rated().alerts) == drifts
 
 
+@pytest.mark.parametrize("size", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("behind", "ends"),
+    [(60, True), (-345, True), (60.5, False), (30, False)],
+    ids=["1 h", "-5:45", "1 h 30 s", "30 min"],
+)
+def test_a_drift_that_ends_in_another_zone_is_over(behind: float, ends: bool, size: int) -> None:
+    """Five days apart by 40 minutes and more, then set to local time: no drift any more, and no UTC either."""
+    box = days(lambda day: 40 + 2.3 * day if day < 5 else behind, 12)
+    assert life(box.rated(size), "clock_drift") == ["opened", "resolved"][: 1 + ends]
+
+
+def test_a_clock_that_drifts_through_a_zone_goes_on_drifting() -> None:
+    """A second a message: it is an hour behind, to two seconds, for a few messages only."""
+    box = Charger().start(0, 1000)
+    for minute in range(1, 240):
+        box.value(minute, 1000 + 10 * minute, late=58 + minute / 60)
+    assert life(box.rated(), "clock_drift") == ["opened"]
+
+
 @pytest.mark.parametrize("apart_s", [0, 0.01, 2, 20])
 def test_a_queue_that_empties_after_an_outage_is_no_drift(apart_s: float) -> None:
     box = Charger().start(0, 1000)
