@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
+from pipeline.anomaly.tuning import KINDS
 from pipeline.codec.control import Decision, Mute, encode_control
 from pipeline.errors import ChecksFailedError, DocumentError
 from pipeline.kafka import Sender
@@ -42,12 +43,14 @@ def decide(sender: Sender, action: Action, targets: Iterable[Target], actor: str
 
 
 def mute(sender: Sender, partition: int, asked: Mute) -> None:
-    """Write a mute and confirm it. Raises DocumentError for texts too long, or a window that ends before it begins."""
+    """Write a mute and confirm it. Raises DocumentError for what can't be meant."""
     for text in (asked.actor, asked.note, asked.location, *asked.kinds):
         if len(text) > _TEXT_MAX:
             raise DocumentError(f"a text of a mute has at most {_TEXT_MAX} characters, not {len(text)}")
     if asked.until_ms <= asked.from_ms:
         raise DocumentError("a mute ends after it begins: --until comes after --from")
+    if unknown := sorted(set(asked.kinds) - set(KINDS)):
+        raise DocumentError(f"no kind of alert is called {unknown[0]!r}; there are {', '.join(KINDS)}")
     sender.send(READINGS, encode_control(asked), partition=partition)
     sender.flush()
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from pipeline.anomaly.detectors import robust_z
 from pipeline.anomaly.events import SessionEvent, Severity
 from pipeline.anomaly.shift import ShiftState, forget_sums, judge, learn, shift_state
-from pipeline.anomaly.tokens import TokenLimits, TokenState, observe
+from pipeline.anomaly.tokens import TokenLimits, TokenState, observe, token_limits
 from pipeline.anomaly.tuning import Tuning
 
+WRONG_RATING: Final = "wrong_rating"
 WINDOW: Final = 64  # sessions of a connector that the median and MAD look back on
 _LEAST_CHARGING_MS: Final = 300_000  # shorter ones tell no power
 _MWH: Final = 1_000_000  # mWh a kWh
@@ -168,7 +169,7 @@ class SessionWatch:
             if not rating.said and rating.above >= self._of("wrong_rating", "sessions", session):
                 rating.said = True
                 facts = {"rating_kw": session.rating_w / 1000, "sessions_above": rating.above}
-                yield Finding("wrong_rating", "warning", session, facts)
+                yield Finding(WRONG_RATING, "warning", session, facts)
         if self._exceeds("energy_above_rating", session, energy_mwh, able_mwh):
             if rating.said and energy_mwh <= beyond:
                 return
@@ -216,9 +217,6 @@ class SessionWatch:
             yield Finding("under_registration", "warning", session, evidence)
 
 
-_LIMITS: Final = TokenLimits()
-
-
 def _times(session: SessionFacts) -> Iterator[Finding]:
     if session.end_ms is None:
         yield Finding("lost_stop", "info", session, {"start_ms": session.start_ms})
@@ -238,10 +236,10 @@ def replayed(sessions: list[SessionFacts], watch: SessionWatch) -> Iterator[Find
         moments.append((ends_ms, 2 if ends_ms == session.start_ms else 0, session))
     standing: dict[str, Finding] = {}
     by_key = {session.key: session for session in sessions}
-    tokens = TokenState()
+    tokens, limits = TokenState(), token_limits(watch.tuning)
     for time_ms, what, session in sorted(moments, key=lambda m: (m[0], m[1], m[2].key)):
         if session.end_ms is not None:  # else nobody knows how long it went on
-            _overlaps(tokens, standing, _event(session, time_ms, what == 1), by_key)
+            _overlaps(tokens, standing, _event(session, time_ms, what == 1), by_key, limits)
         if what != 1:
             yield from watch.take(session)
     yield from standing.values()
@@ -263,9 +261,13 @@ def _event(session: SessionFacts, time_ms: int, begins: bool) -> SessionEvent:
 
 
 def _overlaps(
-    tokens: TokenState, standing: dict[str, Finding], event: SessionEvent, by_key: dict[str, SessionFacts]
+    tokens: TokenState,
+    standing: dict[str, Finding],
+    event: SessionEvent,
+    by_key: dict[str, SessionFacts],
+    limits: TokenLimits,
 ) -> None:
-    for conflict in observe(tokens, event, _LIMITS):
+    for conflict in observe(tokens, event, limits):
         first, second = conflict.first.session_key, conflict.second.session_key
         if conflict.found:
             severity: Severity = "warning" if conflict.kind == "token_two_sites" else "info"

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pipeline.anomaly.events import SessionEvent
+from pipeline.anomaly.tuning import Tuning
 
 EARTH_KM: Final = 6371.0
 _HOUR_MS: Final = 3_600_000
@@ -27,6 +28,15 @@ class TokenLimits(NamedTuple):
     remember_ms: int = 48 * _HOUR_MS
     open_ms: int = 24 * _HOUR_MS
     overlap_ms: int = 60_000  # clocks of two charge points differ, and some tell minutes only
+
+
+def token_limits(tuning: Tuning) -> TokenLimits:
+    """The parameters as the rules file has them."""
+
+    def of(name: str) -> float:
+        return tuning.of("token_two_sites", name)
+
+    return TokenLimits(of("speed_kmh"), of("near_km"), int(of("remember_h") * _HOUR_MS), int(of("open_h") * _HOUR_MS))
 
 
 class Visit(msgspec.Struct):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.errors import SettingsError
+from pipeline.metering.kinds import ALERT_KINDS
+from pipeline.metering.tuned import THRESHOLDS_OF
 
 # kind → parameter → default. docs/watch.md tells the meaning, unit and source of each.
 DEFAULTS: Final[Mapping[str, Mapping[str, float]]] = {
@@ -21,6 +23,13 @@ DEFAULTS: Final[Mapping[str, Mapping[str, float]]] = {
     "site_usage_shift": {"alpha": 0.15, "drift": 0.5, "threshold": 12.0, "warm_up_weeks": 3.0, "clip": 4.0},
     "site_silence": {"expected": 12.0, "warm_up_weeks": 2.0},
     "peer_gap": {"share": 0.6, "peers": 3.0, "sessions": 30.0},
+}
+KINDS: Final = tuple(sorted({*DEFAULTS, *ALERT_KINDS}))
+_OF_TOKENS: Final = frozenset({"token_two_sites", "token_two_chargers"})
+# What an entry of a kind may not name.
+_WITHOUT: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(_OF_TOKENS, frozenset({"model", "location"})),
+    **dict.fromkeys(("site_usage_shift", "site_silence"), frozenset({"model"})),
 }
 _COMMON: Final = {"suppress_s": 0.0, "resolve_after_h": 0.0}
 _WEEK_H: Final = 168.0
@@ -79,15 +88,27 @@ def parse(table: Sequence[Mapping[str, Any]], where: str) -> Tuning:
     return Tuning(tuple(_override(entry, f"{where}: tune entry {number}") for number, entry in enumerate(table, 1)))
 
 
+def checked_kind(kind: object, where: str) -> str:
+    """The name of a kind of alert. Raises SettingsError for one that is none."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SettingsError(f"{where}: kind {kind!r} is none; there are {', '.join(KINDS)}")
+    return kind
+
+
 def _override(entry: Mapping[str, Any], where: str) -> Override:
-    kind = entry.get("kind", "")
-    if not isinstance(kind, str) or not kind:
-        raise SettingsError(f'{where}: needs kind = "…", one of {", ".join(DEFAULTS)} or a kind of the worker')
+    kind = checked_kind(entry.get("kind", ""), where)
     known = _OF_KIND.get(kind, _COMMON)
+    one_sided = set(entry) & _WITHOUT.get(kind, frozenset())
+    if one_sided and (kind not in _OF_TOKENS or set(entry) & set(DEFAULTS["token_two_sites"])):
+        raise SettingsError(f"{where}: {kind} is not about one charger: it has no {sorted(one_sided)[0]} of its own")
     values: dict[str, float] = {}
     for name, value in entry.items():
         if name in ("kind", "model", "location"):
             continue
+        if name in THRESHOLDS_OF.get(kind, ()):
+            raise SettingsError(
+                f"{where}: {name} is a threshold of the policy `metering`: publish it (docs/anomalies.md)"
+            )
         if name not in known:
             raise SettingsError(f"{where}: {kind} has no parameter {name!r}; it has {', '.join(known)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:

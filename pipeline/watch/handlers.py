@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline import topics
 from pipeline.anomaly.events import AlertEvent, SessionEvent, alert_decoder, encode, session_decoder
-from pipeline.anomaly.tokens import Conflict, TokenLimits, TokenState, observe, pair_key
+from pipeline.anomaly.tokens import Conflict, TokenState, observe, pair_key, token_limits
 from pipeline.anomaly.tuning import Tuning
 from pipeline.kafka import Message, Sender
 from pipeline.log import Log
@@ -16,7 +16,6 @@ from pipeline.settings import Settings
 from pipeline.watch.ledger import State, WatchLedger
 
 LOG = Log("watch")
-_HOUR_MS: Final = 3_600_000
 _HAND_OVER_S: Final = 60.0  # the loop does no more than write outcomes to the ledger
 
 
@@ -61,7 +60,7 @@ class SessionHandler:
     def __init__(self, settings: Settings, tuning: Tuning) -> None:
         """A rule of its own a partition: the events of a token lie in one."""
         self._sender = Sender(settings)
-        self._limits = _token_limits(tuning)
+        self._limits = token_limits(tuning)
         self._states: dict[int, TokenState] = {}
 
     def begin(self, ledger: WatchLedger, log_id: int, saved: Mapping[int, State]) -> None:
@@ -104,13 +103,6 @@ def dead_letter(sender: Sender, message: Message, reason: str) -> None:
     LOG.warning("dead letter", record=where, reason=reason)
     headers: list[tuple[str, str | bytes | None]] = [("reason", reason.encode()[:500]), ("record", where.encode())]
     sender.send(topics.DEAD_LETTERS, message.value() or b"", message.key(), headers=headers)
-
-
-def _token_limits(tuning: Tuning) -> TokenLimits:
-    def of(name: str) -> float:
-        return tuning.of("token_two_sites", name)
-
-    return TokenLimits(of("speed_kmh"), of("near_km"), int(of("remember_h") * _HOUR_MS), int(of("open_h") * _HOUR_MS))
 
 
 def alert_of(conflict: Conflict) -> AlertEvent:

@@ -11,12 +11,14 @@ from typing import Final, Literal
 from msgspec import structs
 
 from pipeline.anomaly.events import AlertEvent
-from pipeline.metering.kinds import MAINTENANCE
+from pipeline.anomaly.sessions import WRONG_RATING
+from pipeline.metering.kinds import ALERT_KINDS, ENERGY_ABOVE_RATING, MAINTENANCE, POWER_ABOVE_RATING
 from pipeline.watch.rules import Mute, Rules, mute_of
 
 Verdict = Literal["send", "repeat", "suppressed", "muted", "old", "quiet"]
 _SEEN_MAX: Final = 200_000
 _ORDER: Final = ("info", "warning", "critical")
+_ABOVE_RATING: Final = frozenset({ALERT_KINDS[POWER_ABOVE_RATING], ALERT_KINDS[ENERGY_ABOVE_RATING]})
 
 
 @dataclass
@@ -25,6 +27,7 @@ class OpenAlert:
 
     first: AlertEvent
     location: str
+    model: str
     last_ms: int
     acknowledged: bool = False
     muted: bool = False
@@ -34,14 +37,15 @@ class OpenAlert:
 class AlertBook:
     """Takes every step in, in any order and any number of times."""
 
-    def __init__(self, rules: Rules, location_of: Callable[[str], str]) -> None:
-        """`location_of` tells the location of a charge point, "" when it is not known."""
-        self._rules, self._location_of = rules, location_of
+    def __init__(self, rules: Rules, place_of: Callable[[str], tuple[str, str]]) -> None:
+        """`place_of` tells location and model of a charge point, "" where it is not known."""
+        self._rules, self._place_of = rules, place_of
         self.open: dict[str, OpenAlert] = {}
         self._resolved: OrderedDict[str, None] = OrderedDict()
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._last_sent: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self._mutes: dict[str, Mute] = {}  # by the id of the alert that says so
+        self._misrated: dict[str, set[str]] = {}  # charge point → open alerts that say so
         self.counts: Counter[str] = Counter()
         self.newest_ms = 0
 
@@ -56,11 +60,12 @@ class AlertBook:
         if alert.action == "resolved" and alert.alert_id in self._resolved:
             self.counts["repeat"] += 1
             return "repeat"
-        location = alert.location_id or self._location_of(alert.charge_point_id)
+        location, model = self._place_of(alert.charge_point_id)
+        location = alert.location_id or location
         self.newest_ms = max(self.newest_ms, alert.time_ms)
         muted = any(mute.covers(alert, location) for mute in (*self._rules.mutes, *self._mutes.values()))
-        self._live(alert, location, muted)
-        verdict = "muted" if muted else self._verdict(alert, location)
+        self._live(alert, location, model, muted)
+        verdict = "muted" if muted else self._verdict(alert, location, model)
         self.counts[verdict] += 1
         return verdict
 
@@ -95,7 +100,7 @@ class AlertBook:
             location_id=first.location_id,
         )
 
-    def _live(self, alert: AlertEvent, location: str, muted: bool) -> None:
+    def _live(self, alert: AlertEvent, location: str, model: str, muted: bool) -> None:
         known = self.open.get(alert.alert_id)
         if alert.action == "resolved":
             self.open.pop(alert.alert_id, None)
@@ -103,22 +108,38 @@ class AlertBook:
         elif alert.alert_id in self._resolved:
             return  # a step that arrives behind the end changes nothing
         elif known is None:
-            self.open[alert.alert_id] = OpenAlert(alert, location, alert.time_ms, alert.action == "acknowledged", muted)
+            seen = alert.action == "acknowledged"
+            self.open[alert.alert_id] = OpenAlert(alert, location, model, alert.time_ms, seen, muted)
         else:
             known.steps += 1
             known.last_ms = max(known.last_ms, alert.time_ms)
             known.acknowledged |= alert.action == "acknowledged"
             if alert.action == "opened":
                 known.first = alert
+        self._rate(alert)
 
-    def _verdict(self, alert: AlertEvent, location: str) -> Verdict:
+    def _rate(self, alert: AlertEvent) -> None:
+        """Remember charge points whose rating is said to be wrong, as long as that is open."""
+        if alert.kind == WRONG_RATING:
+            of_it = self._misrated.setdefault(alert.charge_point_id, set())
+            (of_it.add if alert.alert_id in self.open else of_it.discard)(alert.alert_id)
+
+    def _explained(self, alert: AlertEvent) -> bool:
+        """Whether the rating is known to be wrong, so that what lies above it is no news; ten times is."""
+        value, most = alert.evidence.get("value", 0), alert.evidence.get("threshold", 0)
+        above = alert.kind in _ABOVE_RATING and float(value) <= 10 * float(most)
+        return above and bool(self._misrated.get(alert.charge_point_id))
+
+    def _verdict(self, alert: AlertEvent, location: str, model: str) -> Verdict:
         if _ORDER.index(alert.severity) < _ORDER.index(self._rules.delivery.minimum_severity):
             return "quiet"
         if self.newest_ms - alert.time_ms > self._rules.delivery.oldest_h * 3_600_000:
             return "old"
         if alert.action != "opened":
             return "send"
-        window_ms = self._rules.tuning.of(alert.kind, "suppress_s", location=location) * 1000
+        if self._explained(alert):
+            return "suppressed"
+        window_ms = self._rules.tuning.of(alert.kind, "suppress_s", model, location) * 1000
         key = (alert.kind, alert.charge_point_id, alert.connector_id)
         last_ms = self._last_sent.get(key)
         if window_ms and last_ms is not None and 0 <= alert.time_ms - last_ms < window_ms:
@@ -133,9 +154,9 @@ class AlertBook:
         """Open alerts that a person has not yet acknowledged and that no mute covers."""
         for one in self.open.values():
             loud = _ORDER.index(one.first.severity) >= _ORDER.index(self._rules.delivery.minimum_severity)
-            limit_ms = self._rules.tuning.of(one.first.kind, "resolve_after_h", location=one.location) * 3_600_000
+            limit_ms = self._rules.tuning.of(one.first.kind, "resolve_after_h", one.model, one.location) * 3_600_000
             stale = self.newest_ms - one.last_ms > (limit_ms or self._rules.delivery.oldest_h * 3_600_000)
-            if loud and not (one.acknowledged or one.muted or stale):
+            if loud and not (one.acknowledged or one.muted or stale or self._explained(one.first)):
                 yield one
 
 

@@ -33,6 +33,11 @@ class Places:
         """Its model; "" when it is not known."""
         return self._found(charge_point_id).model
 
+    def place(self, charge_point_id: str) -> tuple[str, str]:
+        """Its location id and its model."""
+        found = self._found(charge_point_id)
+        return found.location_id, found.model
+
     def rating_w(self, charge_point_id: str, connector_id: int) -> int:
         """What the connector can give, W; 0 when it is not known."""
         return self._data.resolve(charge_point_id, connector_id, "", 0).max_power_w

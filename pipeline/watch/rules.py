@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.anomaly.events import AlertEvent
-from pipeline.anomaly.tuning import Tuning, parse
+from pipeline.anomaly.tuning import Tuning, checked_kind, parse
 from pipeline.errors import SettingsError
 
 
@@ -95,7 +95,8 @@ def _mute(entry: Mapping[str, Any], where: str) -> Mute:
     kinds = entry.get("kinds", [])
     if not isinstance(kinds, list):
         raise SettingsError(f"{where}: kinds must be a list of alert kinds")
-    return Mute(str(entry.get("location", "")), _ms(entry, "from", where), _ms(entry, "until", where), tuple(kinds))
+    kinds = tuple(checked_kind(kind, where) for kind in kinds)
+    return Mute(str(entry.get("location", "")), _ms(entry, "from", where), _ms(entry, "until", where), kinds)
 
 
 def _ms(entry: Mapping[str, Any], name: str, where: str) -> int:

@@ -41,7 +41,7 @@ class Watch:
         self.settings, self.rules, self.ticks = settings, rules, ticks
         self.started_s = time.time()
         self.places = Places()
-        self.book = AlertBook(rules, self.places.location)
+        self.book = AlertBook(rules, self.places.place)
         self.ticker = Ticker(settings)
         self.couriers = [Courier(sink, rules.delivery, self.settle) for sink in sinks(settings)]
         self.feeds = [

@@ -7,7 +7,9 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from pipeline.anomaly.sessions import SessionFacts, SessionWatch, replayed
 from pipeline.anomaly.sites import HOUR_MS
+from pipeline.anomaly.tuning import Tuning, parse
 from pipeline.commands.anomalies import command
 from pipeline.settings import Settings, load
 from tests.pipeline.watch.test_sweep import FIRST_HOUR, ledger_with_history
@@ -47,6 +49,19 @@ def test_other_thresholds_fire_otherwise_without_code(tmp_path: Path) -> None:
     assert "wrong_rating" not in found["findings"]
     assert "large_session" not in found["findings"]
     assert found["findings"]["energy_above_rating"] > dundee()["findings"]["energy_above_rating"]
+
+
+def test_the_rules_file_tunes_tokens_in_a_backtest_as_in_the_watch() -> None:
+    """Who forgets at once does not know at the end of the long session what went on meanwhile."""
+
+    def session(key: str, charge_point: str, from_h: float, until_h: float) -> SessionFacts:
+        start_ms, end_ms = round(from_h * HOUR_MS), round(until_h * HOUR_MS)
+        return SessionFacts(key, charge_point, 1, f"at {charge_point}", "", "T", 0, start_ms, end_ms, 1_000_000)
+
+    sessions = [session("a", "CP1", 0, 10), session("b", "CP2", 9, 9.5), session("c", "CP1", 9.8, 10)]
+    table = [{"kind": "token_two_sites", "open_h": 1, "remember_h": 0}]
+    for tuning, kinds in ((Tuning(), ["token_two_sites"]), (parse(table, "rules.toml"), [])):
+        assert [finding.kind for finding in replayed(sessions, SessionWatch(tuning))] == kinds
 
 
 def test_the_ledgers_own_sessions_are_replayed_from_a_day_on(ready: Settings) -> None:

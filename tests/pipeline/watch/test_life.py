@@ -15,7 +15,7 @@ from tests.pipeline.watch.process import an_alert
 
 
 def book(rules: Rules | None = None) -> AlertBook:
-    return AlertBook(rules or Rules(), lambda charge_point: f"L-{charge_point}")
+    return AlertBook(rules or Rules(), lambda charge_point: (f"L-{charge_point}", f"M-{charge_point}"))
 
 
 def test_a_step_counts_once() -> None:
@@ -53,6 +53,33 @@ def test_a_suppression_window_keeps_back_the_second_of_a_kind() -> None:
     later = an_alert(90, charge_point_id="CP")
     assert [life.take(one) for one in (first, second, later)] == ["send", "suppressed", "send"]
     assert len(life.open) == 3
+
+
+@pytest.mark.parametrize(("model", "verdict"), [("M-CP", "suppressed"), ("M-other", "send")])
+def test_a_suppression_window_may_be_a_models_or_a_locations(model: str, verdict: str) -> None:
+    tuning = parse([{"kind": "stuck_register", "model": model, "location": "L-CP", "suppress_s": 60}], "rules.toml")
+    life = book(Rules(tuning=tuning))
+    assert life.take(an_alert(1, charge_point_id="CP")) == "send"
+    assert life.take(an_alert(2, charge_point_id="CP")) == verdict
+
+
+def test_what_lies_above_a_rating_that_is_known_to_be_wrong_is_said_once() -> None:
+    life = book()
+    wrong = an_alert(10, kind="wrong_rating", alert_id="w", charge_point_id="CP")
+
+    def above(second: int, charge_point: str = "CP", value: int = 20) -> AlertEvent:
+        evidence = {"value": value, "threshold": 11}
+        name = f"{charge_point}-{second}"
+        return an_alert(
+            second, kind="power_above_rating", alert_id=name, charge_point_id=charge_point, evidence=evidence
+        )
+
+    assert [life.take(above(1)), life.take(wrong), life.take(above(20))] == ["send", "send", "suppressed"]
+    assert [one.first.alert_id for one in life.firing()] == ["w"]
+    assert life.take(above(30, charge_point="CP2")) == "send"
+    assert life.take(above(40, value=111)) == "send"  # no other rating explains it
+    assert life.take(replaced(wrong, action="resolved", offset=9)) == "send"
+    assert life.take(above(50)) == "send"
 
 
 def test_maintenance_mutes_a_location_for_a_time_and_some_kinds() -> None:
@@ -144,7 +171,15 @@ def test_the_most_exact_threshold_wins() -> None:
         ("[delivery]\ntimeout_s = 0", "not a number above 0"),
         ("[[mute]]\nlocation = 'L'", "needs from"),
         ("[[mute]]\nfrom = 2026-01-01T00:00:00\nuntil = 2026-01-02T00:00:00Z", "needs an offset"),
-        ("[[tune]]\nz = 3", "needs kind"),
+        ("[[tune]]\nz = 3", "tune entry 1: kind '' is none; there are clock_drift,"),
+        ('[[tune]]\nkind = "stuk_register"\nsuppress_s = 3', "kind 'stuk_register' is none; there are"),
+        ('[[tune]]\nkind = "stuck_register"\nstuck_mwh = 3', "stuck_mwh is a threshold of the policy `metering`"),
+        ('[[tune]]\nkind = "token_two_sites"\nmodel = "M"\nspeed_kmh = 90', "not about one charger: it has no model"),
+        ('[[tune]]\nkind = "site_silence"\nmodel = "M"\nexpected = 9', "not about one charger: it has no model"),
+        (
+            '[[mute]]\nfrom = 2026-01-01T00:00:00Z\nuntil = 2026-01-02T00:00:00Z\nkinds = ["silense"]',
+            "mute entry 1: kind 'silense' is none",
+        ),
         ("[[tune]]\nkind = 'large_session'\nzz = 3", "no parameter 'zz'"),
         ("[[tune]]\nkind = 'large_session'\nz = -3", "not a number of 0 or more"),
         ("x = ", "not TOML"),
