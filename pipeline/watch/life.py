@@ -42,6 +42,7 @@ class AlertBook:
         self._rules, self._place_of = rules, place_of
         self.open: dict[str, OpenAlert] = {}
         self._resolved: OrderedDict[str, None] = OrderedDict()
+        self._kept_back: OrderedDict[str, None] = OrderedDict()  # suppressed: how they go on is not sent either
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._last_sent: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self._mutes: dict[str, Mute] = {}  # by the id of the alert that says so
@@ -66,6 +67,8 @@ class AlertBook:
         muted = any(mute.covers(alert, location) for mute in (*self._rules.mutes, *self._mutes.values()))
         self._live(alert, location, model, muted)
         verdict = "muted" if muted else self._verdict(alert, location, model)
+        if verdict == "suppressed":
+            _remember(self._kept_back, alert.alert_id)
         self.counts[verdict] += 1
         return verdict
 
@@ -136,7 +139,7 @@ class AlertBook:
         if self.newest_ms - alert.time_ms > self._rules.delivery.oldest_h * 3_600_000:
             return "old"
         if alert.action != "opened":
-            return "send"
+            return "suppressed" if alert.alert_id in self._kept_back else "send"
         if self._explained(alert):
             return "suppressed"
         window_ms = self._rules.tuning.of(alert.kind, "suppress_s", model, location) * 1000
@@ -151,12 +154,13 @@ class AlertBook:
         return "send"
 
     def firing(self) -> Iterable[OpenAlert]:
-        """Open alerts that a person has not yet acknowledged and that no mute covers."""
+        """Open alerts that a person has not yet acknowledged and that are not kept back."""
         for one in self.open.values():
             loud = _ORDER.index(one.first.severity) >= _ORDER.index(self._rules.delivery.minimum_severity)
             limit_ms = self._rules.tuning.of(one.first.kind, "resolve_after_h", one.model, one.location) * 3_600_000
             stale = self.newest_ms - one.last_ms > (limit_ms or self._rules.delivery.oldest_h * 3_600_000)
-            if loud and not (one.acknowledged or one.muted or stale or self._explained(one.first)):
+            kept_back = one.muted or one.first.alert_id in self._kept_back or self._explained(one.first)
+            if loud and not (one.acknowledged or kept_back or stale):
                 yield one
 
 

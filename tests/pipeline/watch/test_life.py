@@ -53,6 +53,10 @@ def test_a_suppression_window_keeps_back_the_second_of_a_kind() -> None:
     later = an_alert(90, charge_point_id="CP")
     assert [life.take(one) for one in (first, second, later)] == ["send", "suppressed", "send"]
     assert len(life.open) == 3
+    assert [one.first.alert_id for one in life.firing()] == [first.alert_id, later.alert_id]
+    ends = [replaced(one, action="resolved", offset=one.offset + 500) for one in (first, second, later)]
+    assert [life.take(one) for one in ends] == ["send", "suppressed", "send"]
+    assert life.open == {}
 
 
 @pytest.mark.parametrize(("model", "verdict"), [("M-CP", "suppressed"), ("M-other", "send")])
