@@ -1,7 +1,9 @@
 """Thresholds by model and location: which entry wins, what the pass is given, and what a wrong entry is told."""
 
 import itertools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -88,3 +90,9 @@ def test_the_longest_time_out_is_what_sessions_apart_are_remembered_for() -> Non
     body = {"policy": "metering", "session_timeout_ms": 10**6, "tune": tune}
     assert parse_policy(msgspec.json.encode(body)).longest_timeout_ms == 10**9
     assert parse_policy(b'{"policy": "metering"}').longest_timeout_ms == MeteringPolicy().session_timeout_ms
+
+
+def test_the_policy_that_the_docs_show_can_be_meant() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "anomalies.md").read_text("utf-8")
+    [shown] = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert parse_policy(shown.encode()).limits.tuned
