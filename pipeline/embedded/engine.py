@@ -44,7 +44,7 @@ class EngineError(Exception):
 
 
 # Statements go before merges: on two cores two merges kept inserts waiting for 3 s, every 10 s.
-_MERGES_YIELD: Final = "os_threads_nice_value_merge_mutate=19"
+_MERGES_YIELD: Final = {"os_threads_nice_value_merge_mutate": "19"}
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,15 @@ class Answer:
 class Engine:
     """The engine on one folder. `run` may be called from any thread."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open it. Raises EmbeddedError when chDB is not installed or the folder does not open."""
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Open it, with settings beside ours. Raises EmbeddedError: chDB is not installed, the folder does not open."""
         try:
             chdb: Any = importlib.import_module("chdb._chdb")  # optional: the `embedded` extra
         except ImportError as error:
             raise EmbeddedError("the embedded store is not installed: pip install 'wattrate[embedded]'") from error
         chdb.set_signal_handlers_enabled(False)
-        self._connect: Callable[[], Any] = lambda: chdb.connect(f"{folder}?{_MERGES_YIELD}")
+        options = "&".join(f"{name}={value}" for name, value in (_MERGES_YIELD | settings).items())
+        self._connect: Callable[[], Any] = lambda: chdb.connect(f"{folder}?{options}")
         self._idle: queue.LifoQueue[_Connection] = queue.LifoQueue()
         self._made = 0
         try:

@@ -247,10 +247,10 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def serve(folder: Path, port: int) -> None:
+def serve(folder: Path, port: int, **settings: str) -> None:
     """Run until SIGTERM or SIGINT; statements that run are finished first. Raises EmbeddedError."""
     held = lock(folder)
-    engine = Engine(folder)
+    engine = Engine(folder, **settings)
     try:
         server = StoreServer(engine, port)
     except OSError as error:

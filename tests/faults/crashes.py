@@ -7,10 +7,9 @@ worker takes over, and what readers see is compared with an undisturbed run, row
 
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Final, Self
 from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.processes import accepts, die_with_parent, start_on_free_port
+from pipeline.embedded.processes import accepts, start_on_free_port
 from pipeline.errors import StoreRefusedError
 from pipeline.kafka import Admin
 from pipeline.logwriter import write
@@ -28,16 +27,17 @@ from pipeline.simulate.fleet import Fleet, FleetPlan
 from pipeline.topics import READINGS
 from tests.faults.interpose import Action, Interposer, build
 from tests.faults.rig import FAULT_SHARES, VIEWS, environment, publish
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import STORE, WORKER, Zygote
 
-STORE, WORKER = "store", "worker"
 ACTIONS: Final = {
     STORE: (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN, Action.DISK_FULL, Action.IO_ERROR),
     WORKER: (Action.KILL_BEFORE, Action.KILL_AFTER, Action.TORN, Action.IO_ERROR),
 }
 REFUSED: Final = StoreRefusedError.exit_code
 _LIMIT_S: Final = 300.0  # on a machine that is busy with other things
-_PATIENCE_S: Final = 20.0
+_DRAIN_S: Final = "2"  # on a busy machine the first record takes long
+_OUTAGE: Final = "outage: partitions are paused"
+_PATIENCE: Final = 3  # times that a worker says so, before somebody opens the store anew
 _LIVES: Final = 5  # of workers in one run, before it counts as not recovering
 Identity = tuple[str, int, int, int]
 
@@ -63,7 +63,13 @@ class Outcome:
     rows: int
     lost: int
     repeated: int
-    exits: tuple[int, ...]  # of workers, in order
+    exits: Sequence[int]  # of workers, in order
+
+    @property
+    def call(self) -> str:
+        """What was struck: `write`, `rename`, …"""
+        name = self.struck.split()[0]
+        return {"pwrite": "write", "writev": "write", "sendmsg": "send"}.get(name, name)
 
     @property
     def bad(self) -> bool:
@@ -71,11 +77,22 @@ class Outcome:
         return bool(self.lost or self.repeated or REFUSED in self.exits)
 
 
+def points_of(calls: dict[str, list[str]]) -> list[Point]:
+    """Every call of each process, struck in every way that makes sense."""
+    return [
+        Point(target, action, at)
+        for target, kinds in calls.items()
+        for action in ACTIONS[target]
+        for at, kind in enumerate(kinds, 1)
+        if action is not Action.TORN or kind in ("write", "send")
+    ]
+
+
 class Bed:
     """Broker, log, prepared folder and undisturbed result, for any number of runs."""
 
     def __init__(
-        self, folder: Path, *, seed: int = 1, charge_points: int = 8, batches: int = 2, port: int = 41_500
+        self, folder: Path, *, seed: int = 1, charge_points: int = 8, batches: int = 2, port: int = 21_500
     ) -> None:
         self._folder, self._seed = folder, seed
         self._parts = ExitStack()
@@ -85,13 +102,15 @@ class Bed:
         self._port = start_on_free_port(port, lambda port: port)
         base = replace(
             load(environ={}), data_dir=folder, partitions=1, replication=1, kafka_bootstrap=broker.bootstrap,
-            clickhouse_port=self._port, kafka_timeout_s=20.0, session_timeout_s=1.0, batch_wait_s=0.2,
+            clickhouse_port=self._port, kafka_timeout_s=60.0, session_timeout_s=2.0, batch_wait_s=0.2,
         )  # fmt: skip
-        self._store_shim = self._parts.enter_context(Interposer(library, folder / "store.control", f"{folder}/run/"))
-        self._worker_shim = self._parts.enter_context(
-            Interposer(library, folder / "worker.control", "socket:", self._port)
-        )
-        self._zygote = self._parts.enter_context(Zygote(self._worker_shim.environ))
+        self._shims = {
+            STORE: self._parts.enter_context(Interposer(library, folder / "store.control", f"{folder}/run/store/")),
+            WORKER: self._parts.enter_context(Interposer(library, folder / "worker.control", "socket:", self._port)),
+        }
+        self._zygotes = {
+            kind: self._parts.enter_context(Zygote(shim.environ, kind)) for kind, shim in self._shims.items()
+        }
         self._groups = 0
         messages = self._fill(base, charge_points)
         self._end = Admin(base).end_offsets(READINGS)[0]
@@ -113,8 +132,13 @@ class Bed:
 
     def run(self, point: Point) -> Outcome:
         """Strike one point, recover, compare."""
+        try:
+            return self._run(point, self._shims[point.target])
+        finally:
+            self._zygotes[WORKER].kill()  # one that did not end
+
+    def _run(self, point: Point, shim: Interposer) -> Outcome:
         with self._store_opened(fresh=True) as store:
-            shim = self._store_shim if point.target == STORE else self._worker_shim
             shim.arm(point.call, point.action)
             exits = [self._first_life(point, store, shim)]
             fired, struck = shim.fired, shim.struck
@@ -128,6 +152,10 @@ class Bed:
                     break
             return self._compared(fired, struck, exits)
 
+    def keep(self, folder: Path) -> None:
+        """Copy what the last run left: data and logs."""
+        shutil.copytree(self._folder / "run", folder, symlinks=True)
+
     def log(self) -> str:
         """What the workers of the last run said."""
         return (self._folder / "run" / "worker.log").read_text("utf-8", "replace")
@@ -138,34 +166,34 @@ class Bed:
         Where the store dies, every second worker dies with it and the others ride it out. A store that lives and can't
         read what it wrote is opened again too, as whoever is paged would do: the worker waits for that.
         """
-        pid = self._start(self._settings)
+        worker = self._start(self._settings)
         began = time.monotonic()
         seen = False
-        while (code := self._zygote.poll(0.02)) is None:
+        while (code := worker.poll(0.05)) is None:
             if store.ended() and not seen:
                 seen = True
                 if point.call % 2:
-                    os.kill(pid, 9)
-                else:
-                    store.again()
-            waited_s = time.monotonic() - began
-            if not seen and waited_s > _PATIENCE_S and shim.fired:
+                    worker.kill()
+                    return -signal.SIGKILL
+                store.again()
+            if not seen and shim.fired and self.log().count(_OUTAGE) >= _PATIENCE:
                 seen = True
                 store.again()
-            assert waited_s < _LIMIT_S, f"{point}: the worker does not end: {self.log()}"
+            assert time.monotonic() - began < _LIMIT_S, f"{point}: the worker does not end: {self.log()}"
         return code
 
     def _life(self, settings: Settings) -> int:
-        self._start(settings)
-        code = self._zygote.poll(_LIMIT_S)
+        code = self._start(settings).poll(_LIMIT_S)
         assert code is not None, f"the worker does not end: {self.log()}"
         return code
 
-    def _start(self, settings: Settings) -> int:
+    def _start(self, settings: Settings) -> Zygote:
         """A worker in a group of its own: nobody waits for a dead member's session."""
         self._groups += 1
         named = replace(settings, group_id=f"crash-{self._groups}")
-        return self._zygote.start(environment(named), self._folder / "run" / "worker.log", "rate", "--drain", "0.7")
+        worker = self._zygotes[WORKER]
+        worker.start(environment(named), self._folder / "run" / "worker.log", "rate", "--drain", _DRAIN_S)
+        return worker
 
     def _fill(self, base: Settings, charge_points: int) -> int:
         """Tables, topics, reference data and messages; the folder as each run finds it."""
@@ -177,7 +205,7 @@ class Bed:
         )  # fmt: skip
         run = self._folder / "run"
         (run / "store").mkdir(parents=True)
-        with _Served(run, self._port, {}):
+        with _Served(run, self._port, self._zygotes[STORE]):
             prepare(base)
             publish(base, fleet, self._folder / "reference")
             write(base, (chunk.batch for chunk in fleet.chunks()))
@@ -189,23 +217,12 @@ class Bed:
             assert self._life(settings) == 0 and self._covered(), self.log()
             return self._seen()
 
-    def points(self) -> list[Point]:
-        """Every call, struck in every way that makes sense."""
-        return [
-            Point(target, action, at)
-            for target, kinds in self.calls.items()
-            for action in ACTIONS[target]
-            for at, kind in enumerate(kinds, 1)
-            if action is not Action.TORN or kind in ("write", "send")
-        ]
-
     def _counted(self) -> dict[str, list[str]]:
         with self._store_opened(fresh=True):
-            shims = {STORE: self._store_shim, WORKER: self._worker_shim}
-            before = {name: shim.count for name, shim in shims.items()}
+            before = {name: shim.count for name, shim in self._shims.items()}
             assert self._life(self._settings) == 0 and self._covered(), self.log()
             assert self._seen() == self._expected, "batches of another size give other rows"
-            return {name: shim.kinds(before[name]) for name, shim in shims.items()}
+            return {name: shim.kinds(before[name]) for name, shim in self._shims.items()}
 
     @contextmanager
     def _store_opened(self, *, fresh: bool) -> Iterator["_Served"]:
@@ -213,7 +230,7 @@ class Bed:
         if fresh:
             shutil.rmtree(run, ignore_errors=True)
             shutil.copytree(self._folder / "template", run, symlinks=True)
-        with _Served(run, self._port, self._store_shim.environ) as served:
+        with _Served(run, self._port, self._zygotes[STORE]) as served:
             yield served
 
     def _covered(self) -> bool:
@@ -246,40 +263,32 @@ class Bed:
 class _Served:
     """A store server under the shim."""
 
-    def __init__(self, folder: Path, port: int, environ: dict[str, str]) -> None:
-        self._folder, self._port = folder, port
-        self._environ = {**os.environ, **environ}
+    def __init__(self, folder: Path, port: int, zygote: Zygote) -> None:
+        self._folder, self._port, self._zygote = folder, port, zygote
         self.replaced = False
-        self._process = self._open()
+        self._open()
 
     def ended(self) -> bool:
         """Whether it has died."""
-        return self._process.poll() is not None
+        return not self._zygote.running or self._zygote.poll(0.0) is not None
 
     def again(self) -> None:
         """Open the folder anew after it died, or instead of it."""
-        self._process.kill()
-        self._process.wait()
+        self._zygote.kill()
         self.replaced = True
-        self._process = self._open()
+        self._open()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._zygote.kill()
 
-    def _open(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "pipeline.embedded.store_server"]
-        with (self._folder / "store.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "--path", self._folder / "store", "--port", str(self._port)],
-                env=self._environ, stdout=log, stderr=log, preexec_fn=die_with_parent,
-            )  # fmt: skip
+    def _open(self) -> None:
+        log = self._folder / "store.log"
+        self._zygote.start(os.environ, log, str(self._folder / "store"), str(self._port))
         deadline = time.monotonic() + _LIMIT_S
         while not accepts(self._port):
-            assert process.poll() is None, (self._folder / "store.log").read_text()
+            assert not self.ended(), log.read_text()
             assert time.monotonic() < deadline, "the store does not open"
             time.sleep(0.01)
-        return process

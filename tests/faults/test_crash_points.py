@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.crash_points import chosen, strike, table
-from tests.faults.crashes import ACTIONS, STORE, WORKER, Bed, Point
+from tests.faults.crashes import ACTIONS, Bed, Point, points_of
 from tests.faults.interpose import Action, Interposer, build
 from tests.faults.rig import repeatable, tell
+from tests.faults.zygote import STORE, WORKER
 
 SEED = 8_001
 SAMPLE = 2  # calls of each kind of strike
@@ -27,7 +28,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 def test_a_struck_call_loses_and_repeats_nothing(bed: Bed) -> None:
     with repeatable(SEED, f"python -m tests.faults.crash_points --seed {SEED} --sample {SAMPLE}"):
-        points = chosen(bed.points(), SAMPLE, SEED)
+        points = chosen(points_of(bed.calls), SAMPLE, SEED)
         results = strike(bed, points)
         tell(table(results))
         assert {(p.target, p.action) for p in points} == {(t, a) for t, actions in ACTIONS.items() for a in actions}
@@ -101,5 +102,5 @@ def test_half_a_write_is_half_a_write(tmp_path: Path) -> None:
 
 
 def test_points_have_names(bed: Bed) -> None:
-    assert Point(STORE, Action.DISK_FULL, 117) in bed.points()
+    assert Point(STORE, Action.DISK_FULL, 117) in points_of(bed.calls)
     assert str(Point(STORE, Action.DISK_FULL, 117)) == "store:disk_full:117"
