@@ -8,17 +8,21 @@ number; default: its place among the EVSEs of its charge point, from 1), `meter_
 `tariff_id` (the driver's own tariff: it wins over the connector's).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.clickhouse import Store
 from pipeline.errors import StoreRefusedError
+from pipeline.locations import ChargePoints, Document, Documents, Draft, Outlet, Place, Shape, outlet_of
+from pipeline.texts import Packed
 from rating.errors import TariffError
 from rating.tariff import Tariff, parse_tariff
 
@@ -26,7 +30,9 @@ TARIFF: Final = "tariff"
 LOCATION: Final = "location"
 TOKEN: Final = "token"  # noqa: S105 (OCPI's word, not a secret)
 POLICY: Final = "policy"
-_LOCATIONS_KEPT: Final = 16_384  # parsed
+_LOCATIONS_KEPT: Final = 2_048  # parsed
+_PLACES_KEPT: Final = 16_384  # charge points looked up
+_AT_ONCE: Final = 16_384  # changes taken in, and objects read from the store
 KINDS: Final = (TARIFF, LOCATION, TOKEN, POLICY)
 
 
@@ -66,6 +72,11 @@ class Evse(msgspec.Struct, frozen=True):
         return max(powers) if powers else 0
 
 
+def owner_of(country_code: str, party_id: str) -> str:
+    """As keys of a party's objects begin: "CC*PARTY*"."""
+    return f"{country_code}*{party_id}*"
+
+
 class Coordinates(msgspec.Struct, frozen=True):
     """OCPI GeoLocation: degrees as text."""
 
@@ -86,7 +97,7 @@ class Location(msgspec.Struct, frozen=True):
     @property
     def owner(self) -> str:
         """Whose it is, as keys of its party's objects begin: "CC*PARTY*"."""
-        return f"{self.country_code}*{self.party_id}*"
+        return owner_of(self.country_code, self.party_id)
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -101,17 +112,7 @@ class Token(msgspec.Struct, frozen=True):
 _T = TypeVar("_T")
 
 
-class _EvseIndex(msgspec.Struct, frozen=True):
-    uid: str
-    charge_point_id: str | None = None
-
-
-class _LocationIndex(msgspec.Struct, frozen=True):
-    evses: tuple[_EvseIndex, ...] = ()
-
-
 _LOCATION: Final = msgspec.json.Decoder(Location)
-_LOCATION_INDEX: Final = msgspec.json.Decoder(_LocationIndex)
 _TOKEN: Final = msgspec.json.Decoder(Token)
 
 
@@ -161,17 +162,7 @@ class Default(NamedTuple):
     max_power_w: int
 
 
-NO_DEFAULT: Final = Default(Priced(UNKNOWN.reason, "", None), UNKNOWN.zone, 0)
-
-
 _Own = tuple[tuple[str, str], ...]  # (token CC*PARTY*UID, its tariff id), sorted; nearly always one
-
-
-class _Document(NamedTuple):
-    """A published object: the version that brought it and its JSON."""
-
-    version: int
-    body: bytes
 
 
 @dataclass(frozen=True)
@@ -179,12 +170,13 @@ class ReferenceData:
     """All of it at one version. Immutable; `advance` shares what did not change."""
 
     version: int = 0
-    tariffs: Mapping[str, _Document] = field(default_factory=dict)  # by CC*PARTY*ID
+    tariffs: Mapping[str, Document] = field(default_factory=dict)  # by CC*PARTY*ID
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tariff id → keys that bear it, sorted
-    locations: Mapping[str, _Document] = field(default_factory=dict)  # by CC*PARTY*ID
-    charge_points: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)  # → location key(s), sorted
+    locations: Documents = field(default_factory=Documents)  # by CC*PARTY*ID
+    charge_points: ChargePoints = field(default_factory=ChargePoints)
     own_tariffs: Mapping[str, _Own] = field(default_factory=dict)  # by token uid in lower case
-    policies: Mapping[str, _Document] = field(default_factory=dict)
+    policies: Mapping[str, Document] = field(default_factory=dict)
+    _seen: "dict[str, _Place]" = field(default_factory=dict, repr=False, compare=False)  # looked up lately
 
     @classmethod
     def at(cls, store: Store, version: int) -> Self:
@@ -205,10 +197,13 @@ class ReferenceData:
 
     def changed(self, version: int, rows: "Iterable[Change]") -> Self:
         """The data after these changes; pure."""
-        maps = _Maps(self)
-        for row in rows:
-            maps.put(row)
-        return type(self)(version, **vars(maps))
+        left, data = iter(rows), self
+        while part := list(islice(left, _AT_ONCE)):
+            maps = _Maps(data)
+            for row in part:
+                maps.put(row)
+            data = type(self)(version, **maps.done())
+        return data if data is not self else type(self)(version, **_Maps(self).done())
 
     def resolve(self, charge_point_id: str, connector_id: int, id_token: str, at_ms: int) -> Resolution:
         """What holds for a session that starts at `at_ms` (UTC ms); `id_token` may be empty."""
@@ -220,7 +215,7 @@ class ReferenceData:
             return UNKNOWN._replace(reason="unknown_connector", zone=location.time_zone, location_id=location.id)
         own = self.own_tariffs.get(id_token.lower(), ()) if id_token else ()
         wanted = (own[0][1], *evse.tariff_ids) if own else evse.tariff_ids
-        reason, key, tariff = self._priced(location, wanted, at_ms)
+        reason, key, tariff = self._priced(location.owner, wanted, at_ms)
         return Resolution(reason, key, tariff, *_facts(location, evse))
 
     def where(self, charge_point_id: str, connector_id: int) -> Where:
@@ -233,20 +228,36 @@ class ReferenceData:
             return Where(location.id, "", "")
         return Where(location.id, location.coordinates.latitude, location.coordinates.longitude)
 
-    def defaults(self, connectors: Iterable[tuple[str, int]], at_ms: int) -> Iterator[Default]:
-        """What holds for many connectors (charge point, id) without a token; each tariff is looked up once."""
+    def defaults(
+        self, names: Packed, ids: npt.NDArray[np.integer], at_ms: int
+    ) -> tuple[npt.NDArray[np.int64], list[Default]]:
+        """What holds for many connectors (charge point, id) without a token: places in a list, and that.
+
+        Each kind of charge point and each tariff is looked up once.
+        """
+        shapes, known = self.charge_points.shapes(names)
+        where = np.zeros(len(ids), np.int64)
+        of_kind = np.flatnonzero(shapes >= 0)
+        kinds, where[of_kind] = np.unique(shapes[of_kind].astype(np.int64) << 32 | ids[of_kind], return_inverse=True)
         priced: dict[tuple[str, str, tuple[str, ...]], Priced] = {}
-        for charge_point_id, connector_id in connectors:
-            place = self._place(charge_point_id)
-            evse = place.evse(connector_id) if place else None
-            if place is None or evse is None:
-                yield NO_DEFAULT
-                continue
-            location = place.location
-            wanted = location.country_code, location.party_id, evse.tariff_ids
-            if wanted not in priced:
-                priced[wanted] = self._priced(location, evse.tariff_ids, at_ms)
-            yield Default(priced[wanted], location.time_zone, evse.max_power_w)
+        found = [self._default(known[kind >> 32], kind & 0xFFFFFFFF, at_ms, priced) for kind in kinds.tolist()]
+        for at in np.flatnonzero(shapes < 0).tolist():
+            resolved = self.resolve(names.text(at).decode(), int(ids[at]), "", at_ms)
+            where[at] = len(found)
+            found.append(Default(Priced(*resolved[:3]), resolved.zone, resolved.max_power_w))
+        return where, found
+
+    def _default(
+        self, shape: Shape, connector_id: int, at_ms: int, priced: dict[tuple[str, str, tuple[str, ...]], Priced]
+    ) -> Default:
+        at = outlet_of([outlet.evse_id for outlet in shape.outlets], connector_id)
+        if at is None:
+            return Default(Priced("unknown_connector", "", None), shape.time_zone, 0)
+        outlet = shape.outlets[at]
+        wanted = shape.country_code, shape.party_id, outlet.tariff_ids
+        if wanted not in priced:
+            priced[wanted] = self._priced(owner_of(*wanted[:2]), outlet.tariff_ids, at_ms)
+        return Default(priced[wanted], shape.time_zone, outlet.max_power_w)
 
     def kinds_of(self, connectors: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str]]:
         """Model and location of many connectors (charge point, id); "" where it is not known."""
@@ -254,11 +265,6 @@ class ReferenceData:
             place = self._place(charge_point_id)
             evse = place.evse(connector_id) if place else None
             yield evse.model if evse else "", place.location.id if place else ""
-
-    def read_locations(self) -> None:
-        """Parse locations now that would be parsed when first asked for; as many as are kept."""
-        for document in islice(self.locations.values(), _LOCATIONS_KEPT):
-            _places(document.body)
 
     def public_key(self, charge_point_id: str, connector_id: int) -> str:
         """The meter's public key, "" when none is known."""
@@ -270,18 +276,28 @@ class ReferenceData:
         document = self.tariffs.get(name)
         return _parsed(document.body) if document and str(document.version) == version else None
 
+    def body_of(self, charge_point_id: str) -> bytes | None:
+        """The Location object of a charge point."""
+        place = self._place(charge_point_id)
+        return place.body if place else None
+
     def _place(self, charge_point_id: str) -> "_Place | None":
+        if (seen := self._seen.get(charge_point_id)) is not None:
+            return seen
         found = self.charge_points.get(charge_point_id)
         if found is None:
             return None
         if isinstance(found, tuple):  # a charge point that several locations name is where it was published last
             found = min(found, key=lambda k: (-self.locations[k].version, k))
-        return _places(self.locations[found].body)[charge_point_id]
+        if len(self._seen) >= _PLACES_KEPT:
+            self._seen.clear()
+        place = self._seen[charge_point_id] = _places_kept(self.locations[found].body)[charge_point_id]
+        return place
 
-    def _priced(self, location: Location, wanted: Iterable[str], at_ms: int) -> Priced:
+    def _priced(self, owner: str, wanted: Iterable[str], at_ms: int) -> Priced:
         reason = "no_tariff"
         for tariff_id in wanted:
-            key = self._tariff_key(tariff_id, location.owner)
+            key = self._tariff_key(tariff_id, owner)
             if key is None:
                 reason = "unknown_tariff"
                 continue
@@ -303,17 +319,24 @@ class _Place(NamedTuple):
 
     location: Location
     evses: list[Evse]
+    body: bytes
 
     def evse(self, connector_id: int) -> Evse | None:
         """The EVSE of this number; 0 means the only one."""
-        if connector_id <= 0:
-            numbers = {evse.evse_id or place for place, evse in enumerate(self.evses, 1)}
-            return self.evses[-1] if len(numbers) == 1 else None
-        for place in range(len(self.evses), 0, -1):
-            evse = self.evses[place - 1]
-            if (evse.evse_id or place) == connector_id:
-                return evse
-        return None
+        at = outlet_of(_numbers(self.evses), connector_id)
+        return None if at is None else self.evses[at]
+
+
+def _numbers(evses: Sequence[Evse]) -> list[int]:
+    """The numbers of a charge point's EVSEs."""
+    return [evse.evse_id or place for place, evse in enumerate(evses, 1)]
+
+
+def _shape(location: Location, evses: Sequence[Evse]) -> Shape:
+    """What prices sessions at these EVSEs, one charge point's."""
+    numbered = zip(_numbers(evses), evses, strict=True)
+    outlets = tuple(Outlet(number, evse.tariff_ids, evse.max_power_w) for number, evse in numbered)
+    return Shape(location.country_code, location.party_id, location.time_zone, outlets)
 
 
 class Change(NamedTuple):
@@ -327,18 +350,27 @@ class Change(NamedTuple):
 
 
 class _Maps:
-    """Working copies of a ReferenceData's maps; only those that change are copied."""
+    """Working copies of a ReferenceData's maps; of the large ones only what changes."""
 
     def __init__(self, data: ReferenceData) -> None:
+        self._data = data
         self.tariffs = dict(data.tariffs)
         self.owners = dict(data.owners)
-        self.locations = dict(data.locations)
-        self.charge_points = dict(data.charge_points)
         self.own_tariffs = dict(data.own_tariffs)
         self.policies = dict(data.policies)
+        self.locations = Draft(data.locations.get)
+        self.charge_points = Draft(data.charge_points.place)
+
+    def done(self) -> dict[str, Any]:
+        """The maps of the ReferenceData after the changes."""
+        return {
+            "tariffs": self.tariffs, "owners": self.owners, "own_tariffs": self.own_tariffs, "policies": self.policies,
+            "locations": self._data.locations.changed(self.locations.changes),
+            "charge_points": self._data.charge_points.changed(self.charge_points.changes),
+        }  # fmt: skip
 
     def put(self, row: Change) -> None:
-        document = None if row.deleted else _Document(row.version, row.body)
+        document = None if row.deleted else Document(row.version, row.body)
         match row.kind:
             case "tariff":
                 _set(self.tariffs, row.id, document)
@@ -355,22 +387,26 @@ class _Maps:
         others = [pair for pair in self.own_tariffs.get(uid, ()) if pair[0] != key]
         _set(self.own_tariffs, uid, tuple(sorted([*others, *([(key, tariff_id)] if tariff_id else [])])) or None)
 
-    def _own(self, key: str, document: _Document | None) -> None:
+    def _own(self, key: str, document: Document | None) -> None:
         tariff_id = key.split("*", 2)[2]
         keys = set(self.owners.get(tariff_id, ())) - {key} | ({key} if document else set())
         _set(self.owners, tariff_id, tuple(sorted(keys)) or None)
 
-    def _locate(self, key: str, document: _Document | None) -> None:
+    def _locate(self, key: str, document: Document | None) -> None:
         old = self.locations.get(key)
-        for name in _charge_points(old.body) if old else ():
-            self._claim(name, _keys(self.charge_points.get(name)) - {key})
-        _set(self.locations, key, document)
-        for name in _charge_points(document.body) if document else ():
-            self._claim(name, _keys(self.charge_points.get(name)) | {key})
+        for name in _places(old.body) if old else ():
+            self._claim(name, self._others(name, key), None)
+        self.locations.changes[key] = document
+        for name, place in (_places(document.body) if document else {}).items():
+            self._claim(name, (*self._others(name, key), key), _shape(place.location, place.evses))
 
-    def _claim(self, charge_point: str, keys: set[str]) -> None:
-        one = next(iter(keys)) if len(keys) == 1 else tuple(sorted(keys)) or None
-        _set(self.charge_points, charge_point, one)
+    def _others(self, charge_point: str, key: str) -> tuple[str, ...]:
+        place = self.charge_points.get(charge_point)
+        return tuple(one for one in place.locations if one != key) if place else ()
+
+    def _claim(self, charge_point: str, keys: tuple[str, ...], shape: Shape | None) -> None:
+        place = Place(tuple(sorted(keys)), shape if len(keys) == 1 else None)
+        self.charge_points.changes[charge_point] = place if keys else None
 
 
 def _set(mapping: dict[str, _T], key: str, value: _T | None) -> None:
@@ -380,27 +416,22 @@ def _set(mapping: dict[str, _T], key: str, value: _T | None) -> None:
         mapping[key] = value
 
 
-def _keys(found: str | tuple[str, ...] | None) -> set[str]:
-    return set() if found is None else {found} if isinstance(found, str) else set(found)
-
-
-def _charge_points(body: bytes) -> set[str]:
-    return {evse.charge_point_id or evse.uid for evse in _LOCATION_INDEX.decode(body).evses}
-
-
 @lru_cache(maxsize=4096)
 def _parsed(body: bytes) -> Tariff:
     return parse_tariff(msgspec.json.decode(body))
 
 
-@lru_cache(maxsize=_LOCATIONS_KEPT)
 def _places(body: bytes) -> dict[str, _Place]:
     """The charge points of a location."""
     location = _LOCATION.decode(body)
     ours: dict[str, list[Evse]] = {}
     for evse in location.evses:
         ours.setdefault(evse.charge_point, []).append(evse)
-    return {name: _Place(location, evses) for name, evses in ours.items()}
+    bare = msgspec.structs.replace(location, evses=())  # what is kept of one charge point holds no other's
+    return {name: _Place(bare, evses, body) for name, evses in ours.items()}
+
+
+_places_kept: Final = lru_cache(maxsize=_LOCATIONS_KEPT)(_places)
 
 
 def _facts(location: Location, evse: Evse) -> tuple[str, int, str, str, str, str, str, str]:
@@ -418,22 +449,32 @@ def latest_version(store: Store) -> int:
 
 
 def _changes(store: Store, after: int, until: int) -> Iterator[Change]:
-    """The last state of every object that versions after+1 … until touched.
+    """The last state of every object that versions after+1 … until touched, read in parts that take little memory.
 
     Most tokens have no tariff of their own and never get here; one that lost it since does.
     """
+    span: dict[str, Any] = {"after": after, "until": until}
+    these = "version > {after:UInt64} AND version <= {until:UInt64}"
     own = (
         ""
         if after
-        else "AND (kind != 'token' OR id IN (SELECT id FROM reference_rows WHERE kind = 'token' "
-        "AND version <= {until:UInt64} AND position(body, '\"tariff_id\"') > 0))"
+        else "AND id IN (SELECT id FROM reference_rows WHERE kind = 'token' "
+        "AND version <= {until:UInt64} AND position(body, '\"tariff_id\"') > 0)"
     )
+    yield from _last_of(store, f"{these} AND kind = 'token' {own}", span)
+    others = f"{these} AND kind NOT IN ('publication', 'token')"
+    parts = -(-int(store.scalar(f"SELECT count() FROM reference_rows WHERE {others}", span) or 0) // _AT_ONCE)
+    for part in range(parts):
+        mine = f"{others} AND cityHash64(id) % {{parts:UInt64}} = {{part:UInt64}}"
+        yield from _last_of(store, mine, {**span, "parts": parts, "part": part})
+
+
+def _last_of(store: Store, which: str, values: dict[str, Any]) -> Iterator[Change]:
+    """The last state of the objects that these rows are of."""
     found = store.arrow(
         "SELECT max(version) AS last_version, kind, id, argMax(deleted, version) AS last_deleted, "
-        "argMax(body, version) AS last_body FROM reference_rows "
-        f"WHERE version > {{after:UInt64}} AND version <= {{until:UInt64}} AND kind != 'publication' {own} "
-        "GROUP BY kind, id ORDER BY kind, id",
-        {"after": after, "until": until},
+        f"argMax(body, version) AS last_body FROM reference_rows WHERE {which} GROUP BY kind, id ORDER BY kind, id",
+        values,
     )
     versions, kinds, ids, deleted = (found.column(i).to_pylist() for i in range(4))
     bodies = found.column(4).cast(pa.binary()).to_pylist()

@@ -41,6 +41,22 @@ class Packed(NamedTuple):
             return [text[first:stop] for first, stop in pairwise(ends)]
         return [whole[first:stop].decode() for first, stop in pairwise(ends)]
 
+    def replaced(self, count: int, numbers: npt.NDArray[np.integer], others: "Packed") -> "Packed":
+        """So many texts: these, with those of some numbers, and all that are new, replaced by others."""
+        parts = Packed(np.concatenate([self.data, others.data]), np.append(self.ends, self.ends[-1] + others.ends[1:]))
+        which = np.zeros(count, np.int64)
+        known = len(self.ends) - 1
+        which[:known] = np.arange(known)
+        which[numbers] = known + np.arange(len(numbers))
+        return parts.taken(which)
+
+    def taken(self, numbers: Places) -> "Packed":
+        """The texts of these numbers, in order."""
+        ends = ends_of(self.ends[numbers + 1] - self.ends[numbers])
+        data = np.empty(int(ends[-1]), np.uint8)
+        gather(self.data, self.ends, numbers, data)
+        return Packed(data, ends)
+
     def arrow(self) -> "pa.Array[pa.StringScalar]":
         """As an Arrow column; copies nothing but the ends."""
         ends, data = self.ends.astype(np.int32).data, self.data.data
@@ -53,6 +69,12 @@ def packed(texts: Sequence[str]) -> Packed:
     data = np.frombuffer(bytearray(whole, "utf-8"), np.uint8)  # of bytes it would be another type to compiled code
     lengths: Iterable[int] = map(len, texts if len(data) == len(whole) else [text.encode() for text in texts])
     return Packed(data, ends_of(np.fromiter(lengths, np.int64, len(texts))))
+
+
+def packed_bytes(texts: Sequence[bytes]) -> Packed:
+    """Texts, or anything else that is bytes."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    return Packed(np.frombuffer(bytearray(b"".join(texts)), np.uint8), ends_of(lengths))
 
 
 def ends_of(lengths: npt.NDArray[np.integer]) -> Places:
@@ -93,21 +115,27 @@ class Texts:
 
     def found(self, texts: Sequence[str]) -> Numbers:
         """The numbers of texts, -1 for those that are not known."""
-        given, numbers = packed(texts), np.empty(len(texts), np.int32)
+        return self.found_of(packed(texts))
+
+    def found_of(self, given: Packed) -> Numbers:
+        """The same of packed texts."""
+        numbers = np.empty(len(given.ends) - 1, np.int32)
         intern(self._data, self._ends, self._table, self._count, given.data, given.ends, numbers, False)
         return numbers
 
     def find(self, text: str) -> int:
         """The number of a text, -1 when it is not known."""
-        return int(self.found([text])[0])
+        if not self._count:
+            return _NONE
+        return int(number_of(self._data, self._ends, self._table, np.frombuffer(bytearray(text, "utf-8"), np.uint8)))
 
     def taken(self, numbers: npt.NDArray[np.integer]) -> Packed:
         """The texts of these numbers, in order."""
-        chosen = numbers.astype(np.int64)
-        ends = ends_of(self._ends[chosen + 1] - self._ends[chosen])
-        data = np.empty(int(ends[-1]), np.uint8)
-        gather(self._data, self._ends, chosen, data)
-        return Packed(data, ends)
+        return Packed(self._data, self._ends).taken(numbers.astype(np.int64))
+
+    def copy(self) -> Self:
+        """The same texts, to which others may be added."""
+        return self.only(np.arange(self._count))
 
     def only(self, numbers: npt.NDArray[np.integer]) -> Self:
         """These texts alone, numbered in this order."""
@@ -187,6 +215,18 @@ def intern(
             count += 1
         numbers[k] = number
     return count
+
+
+@kernel
+def number_of(data: Bytes, ends: Places, table: Numbers, given: Bytes) -> int:
+    """The number of one text, -1 when it is not known."""
+    mask = np.uint64(len(table) - 1)
+    slot = hash_of(given, 0, len(given)) & mask
+    number = np.int64(table[slot])
+    while number >= 0 and not is_same(data, ends[number], ends[number + 1], given, 0, len(given)):
+        slot = (slot + np.uint64(1)) & mask
+        number = np.int64(table[slot])
+    return int(number)
 
 
 @kernel

@@ -227,10 +227,9 @@ def _token_text(uid: str, country_code: str, party_id: str) -> bytes:
 
 def cdr_place(data: ReferenceData, charge_point_id: str, connector_id: int) -> tuple[str, bytes]:
     """A connector's location id, and what a CDR says of authorization and place, as text; see `place_text`."""
-    found = data.charge_points.get(charge_point_id)
-    if found is None:
+    body = data.body_of(charge_point_id)
+    if body is None:
         return "", place_text(_AUTH_METHOD, {})
-    body = data.locations[found if isinstance(found, str) else found[0]].body
     return _place_text(body, charge_point_id, connector_id)
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import IntegrityError
 from pipeline.metering.output import Rows
 from pipeline.metering.run import DEFAULT_DTYPE
 from pipeline.rate.directory import Directory
-from pipeline.reference import ReferenceData, Resolution
+from pipeline.reference import Priced, ReferenceData, Resolution
+from pipeline.texts import grown
 from rating.policy import Policy
 from rating.ratesheet import Book, BookBuilder
 from rating.tariff import Tariff
@@ -37,7 +39,7 @@ class Sheets:
         self._slots: dict[int, int] = {}
         self._defaults: Rows = np.zeros((1, 0), DEFAULT_DTYPE)
         self._filled: list[int] = []  # rows known, by slot
-        self._timed: set[int] = set()  # rows whose tariff depends on the instant
+        self._timed: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # rows whose tariff depends on the instant
 
     def data(self, version: int) -> ReferenceData:
         """Reference data at a version."""
@@ -91,12 +93,14 @@ class Sheets:
             slots, known = self._defaults.shape
             wider[:slots, :known] = self._defaults
             self._defaults = wider
-        again = directory.taken_again
-        self._timed.difference_update(again)
+            self._timed = grown(self._timed, wider.shape[1])
+        again = np.array(directory.taken_again, np.intp)
+        self._timed[again] = False
         for version, slot in self._slots.items():
-            self._fill(directory, version, slot, [*again, *range(self._filled[slot], rows)], at_ms)
+            new = np.concatenate([again, np.arange(self._filled[slot], rows)])
+            self._fill(directory, version, slot, new, at_ms)
             self._filled[slot] = rows
-        again.clear()
+        directory.taken_again.clear()
         return self._defaults
 
     def own_tariff(self, version: int, uid: str) -> bool:
@@ -105,7 +109,7 @@ class Sheets:
 
     def depends_on_time(self, row: int) -> bool:
         """Whether the connector's tariff has a validity, so that each start must be resolved at its instant."""
-        return row in self._timed
+        return bool(self._timed[row])
 
     def resolve(self, directory: Directory, version: int, row: int, uid: str, at_ms: int) -> Resolution:
         """What reference data of a version says of a session on this connector."""
@@ -135,18 +139,17 @@ class Sheets:
             self._book = None
         return sheet
 
-    def _fill(self, directory: Directory, version: int, slot: int, rows: list[int], at_ms: int) -> None:
-        if not rows:
+    def _fill(self, directory: Directory, version: int, slot: int, rows: npt.NDArray[np.intp], at_ms: int) -> None:
+        if not len(rows):
             return
-        names, ids = directory.charge_points, directory.state.connectors["connector_id"][rows].tolist()
-        connectors = [(names[row], connector_id) for row, connector_id in zip(rows, ids, strict=True)]
-        sheets: dict[tuple[str, str], int] = {}  # by tariff and zone: connectors are many, tariffs few
-        filled = []
-        for row, (priced, zone, max_power_w) in zip(rows, self.data(version).defaults(connectors, at_ms), strict=True):
-            reason, key, tariff = priced
-            if (key, zone) not in sheets:
-                sheets[key, zone] = self._added(tariff, key, zone) if tariff else -1
-            filled.append((sheets[key, zone], max_power_w * 1000 if max_power_w else -1))
-            if reason == "tariff_not_valid" or (tariff and tariff.depends_on_time):
-                self._timed.add(row)
-        self._defaults["sheet"][slot, rows], self._defaults["rating_mw"][slot, rows] = np.array(filled, np.int64).T
+        names, ids = directory.charge_points.names(rows), directory.state.connectors["connector_id"][rows]
+        where, found = self.data(version).defaults(names, ids, at_ms)
+        sheets = [self._added(d.priced.tariff, d.priced.tariff_key, d.zone) if d.priced.tariff else -1 for d in found]
+        ratings_mw = [default.max_power_w * 1000 if default.max_power_w else -1 for default in found]
+        self._defaults["sheet"][slot, rows] = np.array(sheets, np.int32)[where]
+        self._defaults["rating_mw"][slot, rows] = np.array(ratings_mw, np.int64)[where]
+        self._timed[rows] |= np.array([_is_timed(default.priced) for default in found], np.bool_)[where]
+
+
+def _is_timed(priced: Priced) -> bool:
+    return priced.reason == "tariff_not_valid" or (priced.tariff is not None and priced.tariff.depends_on_time)

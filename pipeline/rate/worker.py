@@ -130,7 +130,7 @@ class Worker:
             return
         self._rebalancing = True  # an outage is waited out without a poll: nothing may be assigned meanwhile
         version = self._through_outages("reading markers", self._ledger.newest_reference)
-        self.engine.sheets.data(version).read_locations()
+        self.engine.sheets.data(version)
         self._rebalancing = False
 
     def _idle_s(self) -> float:

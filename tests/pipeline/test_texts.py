@@ -21,6 +21,7 @@ def test_numbers_are_given_in_the_order_of_first_appearance(batches: list[list[s
     assert [texts[number] for number in range(len(texts))] == list(twin)
     asked = [word for batch in batches for word in batch] + ["never said, nor was this"]
     assert texts.found(asked).tolist() == [twin.get(word, -1) for word in asked]
+    assert [texts.find(word) for word in asked] == [twin.get(word, -1) for word in asked]
     assert len(texts) == len(twin)
 
 

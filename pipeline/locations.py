@@ -1,0 +1,227 @@
+"""Published objects and charge points of a fleet, packed: what a million of them take, and what changed since beside.
+
+Immutable: `changed` gives another one that shares what it can. Most charge points are of few shapes (party, zone, and
+the number, tariffs and power of each EVSE), so that each is a location and a shape; bodies are kept compressed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from pipeline.texts import Numbers, Packed, Texts, packed_bytes
+
+_FEW: Final = 4_096  # changes that are kept beside whatever there is
+_SHARE: Final = 8  # a part of all above which they are packed
+_NONE: Final = -1
+_LEVEL: Final = 1
+_T = TypeVar("_T")
+
+
+class Document(NamedTuple):
+    """A published object: the version that brought it and its JSON."""
+
+    version: int
+    body: bytes
+
+
+class Outlet(NamedTuple):
+    """What an EVSE has without regard to the token: the number that chargers call it, its tariffs, its power."""
+
+    evse_id: int
+    tariff_ids: tuple[str, ...]
+    max_power_w: int
+
+
+class Shape(NamedTuple):
+    """All that prices a charge point's sessions by themselves."""
+
+    country_code: str
+    party_id: str
+    time_zone: str
+    outlets: tuple[Outlet, ...]
+
+
+class Place(NamedTuple):
+    """The locations that name a charge point, sorted, and its shape where they are one."""
+
+    locations: tuple[str, ...]
+    shape: Shape | None
+
+
+class Documents(Mapping[str, Document]):
+    """Published objects by key."""
+
+    def __init__(self, packed: "_PackedDocuments | None" = None, beside: Mapping[str, Document | None] = {}) -> None:
+        """None; `beside` holds those that changed since they were packed, None for one that was deleted."""
+        self._packed, self._beside = packed or _PackedDocuments(), beside
+
+    def __getitem__(self, key: str) -> Document:
+        """The object; KeyError where there is none."""
+        found = self._beside[key] if key in self._beside else self._packed.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Their keys, in no order that means anything."""
+        yield from (key for key in self._packed.all_keys() if key not in self._beside)
+        yield from (key for key, document in self._beside.items() if document is not None)
+
+    def __len__(self) -> int:
+        """How many."""
+        return sum(1 for _ in self)
+
+    def changed(self, changes: Mapping[str, Document | None]) -> Self:
+        """With these objects changed; None: deleted."""
+        beside = {**self._beside, **changes}
+        if len(beside) <= max(_FEW, len(self._packed.texts) // _SHARE):
+            return type(self)(self._packed, beside)
+        return type(self)(self._packed.with_changes(beside))
+
+
+class ChargePoints(Mapping[str, str | tuple[str, ...]]):
+    """The location (or locations, sorted) that name each charge point."""
+
+    def __init__(self, packed: "_PackedPlaces | None" = None, beside: Mapping[str, Place | None] = {}) -> None:
+        """None; `beside` as in `Documents`."""
+        self._packed, self._beside = packed or _PackedPlaces(), beside
+
+    def place(self, name: str) -> Place | None:
+        """Where a charge point is, None where it is not known."""
+        return self._beside[name] if name in self._beside else self._packed.get(name)
+
+    def __getitem__(self, name: str) -> str | tuple[str, ...]:
+        """The location's key, or several."""
+        place = self.place(name)
+        if place is None:
+            raise KeyError(name)
+        return place.locations[0] if len(place.locations) == 1 else place.locations
+
+    def __iter__(self) -> Iterator[str]:
+        """Their names, in no order that means anything."""
+        yield from (name for name in self._packed.names() if name not in self._beside)
+        yield from (name for name, place in self._beside.items() if place is not None)
+
+    def __len__(self) -> int:
+        """How many."""
+        return sum(1 for _ in self)
+
+    def changed(self, changes: Mapping[str, Place | None]) -> Self:
+        """With these charge points changed; None: gone."""
+        beside = {**self._beside, **changes}
+        if len(beside) <= max(_FEW, len(self._packed.texts) // _SHARE):
+            return type(self)(self._packed, beside)
+        return type(self)(self._packed.with_changes(beside))
+
+    def shapes(self, names: Packed) -> tuple[Numbers, Sequence[Shape]]:
+        """The shape of each charge point, as a place in a list; -1 for one to be looked up by itself."""
+        found = self._packed.shapes_of(names)
+        if self._beside:
+            beside = Texts()
+            beside.numbers(list(self._beside))
+            found[beside.found_of(names) >= 0] = _NONE
+        return found, self._packed.shapes
+
+
+def outlet_of(numbers: list[int], connector_id: int) -> int | None:
+    """The place of the EVSE of this number, of several the last; 0 means the only one."""
+    if connector_id <= 0:
+        return len(numbers) - 1 if len(set(numbers)) == 1 else None
+    return next((at for at in reversed(range(len(numbers))) if numbers[at] == connector_id), None)
+
+
+class Draft(Generic[_T]):
+    """Changes to be made together."""
+
+    def __init__(self, stored: Callable[[str], _T | None]) -> None:
+        """Nothing changed yet; `stored` gives what was there before."""
+        self._stored = stored
+        self.changes: dict[str, _T | None] = {}
+
+    def get(self, key: str) -> _T | None:
+        """What is there after the changes so far."""
+        return self.changes[key] if key in self.changes else self._stored(key)
+
+
+class _PackedDocuments:
+    """Objects by number of their key: version, and body one behind the other; a body of no bytes is none."""
+
+    def __init__(self) -> None:
+        self.texts = Texts()
+        self._versions: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._bodies = packed_bytes([])
+
+    def get(self, key: str) -> Document | None:
+        number = self.texts.find(key)
+        body = self._bodies.text(number) if number >= 0 else b""
+        return Document(int(self._versions[number]), zstandard.decompress(body)) if body else None
+
+    def all_keys(self) -> Iterator[str]:
+        there = np.flatnonzero(np.diff(self._bodies.ends)).tolist()
+        return (self.texts[number] for number in there)
+
+    def with_changes(self, changes: Mapping[str, Document | None]) -> "_PackedDocuments":
+        new, known = _PackedDocuments(), len(self.texts)
+        new.texts = self.texts.copy()
+        numbers = new.texts.numbers(list(changes))
+        new._versions = np.zeros(len(new.texts), np.int64)
+        new._versions[:known] = self._versions
+        new._versions[numbers] = [document.version if document else 0 for document in changes.values()]
+        compress = zstandard.ZstdCompressor(level=_LEVEL).compress
+        bodies = packed_bytes([compress(document.body) if document else b"" for document in changes.values()])
+        new._bodies = self._bodies.replaced(len(new.texts), numbers, bodies)
+        return new
+
+
+class _PackedPlaces:
+    """Charge points by number of their name: the number of their location, and of their shape; -1 is none."""
+
+    def __init__(self) -> None:
+        self.texts = Texts()
+        self._locations = Texts()
+        self._location: Numbers = np.zeros(0, np.int32)
+        self._shape: Numbers = np.zeros(0, np.int32)
+        self._several: dict[str, Place] = {}  # charge points of several locations, or of no known shape
+        self.shapes: list[Shape] = []
+        self._number_of: dict[Shape, int] = {}
+
+    def get(self, name: str) -> Place | None:
+        number = self.texts.find(name)
+        if number < 0 or self._location[number] < 0:
+            return self._several.get(name)
+        return Place((self._locations[self._location[number]],), self.shapes[self._shape[number]])
+
+    def names(self) -> Iterator[str]:
+        yield from (self.texts[number] for number in np.flatnonzero(self._location >= 0).tolist())
+        yield from self._several
+
+    def shapes_of(self, names: Packed) -> Numbers:
+        numbers = self.texts.found_of(names)
+        return np.where(numbers >= 0, np.append(self._shape, np.int32(_NONE))[numbers], np.int32(_NONE))
+
+    def with_changes(self, changes: Mapping[str, Place | None]) -> "_PackedPlaces":
+        new, known = _PackedPlaces(), len(self.texts)
+        new.texts, new._locations = self.texts.copy(), self._locations.copy()
+        new.shapes, new._number_of = list(self.shapes), dict(self._number_of)
+        alone = {name: place for name, place in changes.items() if place and place.shape and len(place.locations) == 1}
+        new._several = {name: place for name, place in self._several.items() if name not in changes}
+        new._several |= {name: place for name, place in changes.items() if place and name not in alone}
+        numbers = new.texts.numbers(list(changes))
+        new._location, new._shape = (np.full(len(new.texts), _NONE, np.int32) for _ in range(2))
+        new._location[:known], new._shape[:known] = self._location, self._shape
+        new._location[numbers] = new._shape[numbers] = _NONE
+        numbers = new.texts.found(list(alone))
+        new._location[numbers] = new._locations.numbers([place.locations[0] for place in alone.values()])
+        new._shape[numbers] = [new._number(place.shape) for place in alone.values()]
+        return new
+
+    def _number(self, shape: Shape | None) -> int:
+        if shape is None:
+            return _NONE
+        if shape not in self._number_of:
+            self._number_of[shape] = len(self.shapes)
+            self.shapes.append(shape)
+        return self._number_of[shape]

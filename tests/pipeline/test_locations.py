@@ -1,0 +1,76 @@
+"""Packed objects and charge points against what they stand for: dictionaries; defaults against `resolve`."""
+
+import msgspec
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.locations import Document, Documents
+from pipeline.reference import LOCATION, TARIFF, Change, Default, Priced, ReferenceData
+from pipeline.texts import packed
+from tests.pipeline.test_reference import ALWAYS, Json, evse, location, tariff
+
+MANY = 4_200  # more than are kept beside
+KEYS = st.text(max_size=2)
+CHANGES = st.dictionaries(KEYS, st.one_of(st.none(), st.binary(min_size=1, max_size=50)), max_size=12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(CHANGES, max_size=5), st.integers(0, 5))
+def test_documents_are_what_was_published_last(steps: list[dict[str, bytes | None]], packed_at: int) -> None:
+    """With so many others at once that all are packed, or kept beside."""
+    documents, twin = Documents(), dict[str, Document]()
+    for version, step in enumerate(steps, 1):
+        more = MANY if version == packed_at else 0
+        changes: dict[str, Document | None] = {f"other {n}": Document(version, b"%d" % n) for n in range(more)}
+        changes |= {key: Document(version, body) if body else None for key, body in step.items()}
+        before, kept = documents, dict(twin)
+        documents = documents.changed(changes)
+        twin |= {key: document for key, document in changes.items() if document}
+        twin = {key: document for key, document in twin.items() if changes.get(key, document)}
+        assert dict(documents) == twin
+        assert len(documents) == len(twin)
+        assert dict(before) == kept, "another version changed"
+    assert documents.get("never published") is None
+
+
+NAMES = [f"CP{number}" for number in range(6)]
+EVSES = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES), st.sampled_from([None, 1, 2]), st.sampled_from([[], ["T1"], ["T2", "T1"], ["none"]])
+    ),
+    max_size=5,
+)
+SITES = st.lists(st.tuples(st.sampled_from(["L1", "L2", "L3"]), st.one_of(st.none(), EVSES)), max_size=6)
+OTHERS = [
+    Change(0, LOCATION, f"DE*ABC*X{number}", False, msgspec.json.encode(location(evse(f"X{number}", "T1"))))
+    for number in range(MANY)
+]
+Outlets = list[tuple[str, int | None, list[str]]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(SITES, st.integers(0, 8))
+def test_defaults_are_what_resolve_says(sites: list[tuple[str, Outlets | None]], packed_at: int) -> None:
+    data = ReferenceData().changed(
+        1, [change(1, TARIFF, tariff("T1")), change(1, TARIFF, tariff("T2", start_date_time="2030-01-01T00:00:00Z"))]
+    )
+    for version, (name, outlets) in enumerate(sites, 2):
+        more = MANY if version == packed_at else 0
+        mine = location(*(numbered(at, *outlet) for at, outlet in enumerate(outlets or [])), name=name)
+        changes = [one._replace(version=version) for one in OTHERS[:more]]
+        data = data.changed(version, [*changes, change(version, LOCATION, mine, deleted=outlets is None)])
+    asked = [(name, number) for name in [*NAMES, "X7", "unheard of"] for number in range(4)]
+    where, found = data.defaults(packed([name for name, _ in asked]), np.array([n for _, n in asked]), ALWAYS)
+    for at, (name, number) in enumerate(asked):
+        resolved = data.resolve(name, number, "", ALWAYS)
+        assert found[where[at]] == Default(Priced(*resolved[:3]), resolved.zone, resolved.max_power_w)
+
+
+def numbered(at: int, charge_point: str, number: int | None, tariffs: list[str]) -> Json:
+    said = {} if number is None else {"evse_id": number}
+    return evse(f"{charge_point}*{at}", *tariffs, charge_point_id=charge_point, **said)
+
+
+def change(version: int, kind: str, thing: Json, *, deleted: bool = False) -> Change:
+    return Change(version, kind, f"DE*ABC*{thing['id']}", deleted, msgspec.json.encode(thing))
