@@ -93,19 +93,22 @@ def run(workload: Workload, names: tuple[str, ...] = (), *, kafka: bool = False,
         with Store(one.settings) as store:
             result = checked(store, one.log_id(), workload)
             kept = stored(store, sent.readings)
-            inserts = competitors.raw_inserts(store)
+            inserts = competitors.raw_inserts(store, at_once=max(50_000, sent.readings // worker["batches"]))
             others = beside(one, store, workload, names)
     samples = sent.readings / sent.messages
     ratios = {
         f"worker_to_{name}": round(worker["readings_per_s"] / it["readings_per_s"], 2) for name, it in others.items()
     }
+    raw_per_s = sent.readings / inserts.seconds
+    ratios["worker_to_raw_inserts"] = round(worker["readings_per_s"] / raw_per_s, 3)
     ratios["worker_to_bare_consume"] = round(worker["readings_per_s"] / (bare.per_s * samples), 3)
     return {
         "question": "end_to_end", "broker": "Apache Kafka" if kafka else "embedded", "workload": described(workload),
         "sent": {**sent._asdict(), "bytes_per_message": round(sent.bytes / sent.messages, 1),
                  "samples_per_message": round(samples, 3)},
         "bare_consume": {"records_per_s": round(bare.per_s), "readings_per_s": round(bare.per_s * samples)},
-        "worker": worker, "raw_insert": {"rows_per_s": round(inserts.per_s)}, "stored": kept, **others,
+        "worker": worker, "raw_insert": {"rows_per_s": round(inserts.per_s), "readings_per_s": round(raw_per_s)},
+        "stored": kept, **others,
         "ratios": ratios, **result, **surroundings(*PACKAGES),
     }  # fmt: skip
 

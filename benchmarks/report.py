@@ -43,16 +43,21 @@ def end_to_end(found: dict[str, Result]) -> Iterator[str]:
         return
     yield (
         "| input | bytes / message | samples / message | readings/s | of consume-and-discard "
-        "| CPU-µs / reading: worker, store, broker |"
+        "| of raw inserts of the same rows | CPU-µs / reading: worker, store, broker |"
     )
-    yield "| --- | ---: | ---: | ---: | ---: | --- |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
     for words, one in rows:
         worker, cpu = one["worker"], one["worker"]["cpu_us_per_reading"]
         yield (
             f"| {words} | {one['sent']['bytes_per_message']:,.0f} | {one['sent']['samples_per_message']:,.0f} "
             f"| **{worker['readings_per_s']:,}** | {one['ratios']['worker_to_bare_consume']:.0%} "
+            f"| {_share(one['ratios'].get('worker_to_raw_inserts'))} "
             f"| {cpu['worker']}, {cpu['store']}, {cpu['broker']} |"
         )
+
+
+def _share(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.0%}"
 
 
 def beside(found: dict[str, Result]) -> Iterator[str]:
