@@ -20,7 +20,8 @@ import numpy as np
 
 from benchmarks.plain_python import Rater
 from benchmarks.surroundings import surroundings
-from rating.cdr import CdrFacts, accounts, document, encode
+from rating import cdr_bytes
+from rating.cdr import CdrFacts, accounts, document, encode, periods_of
 from rating.columns import ABSENT, CHARGING, I64, Marks, Pieces, empty_pieces
 from rating.engine import NEVER, Batch, Rated, rate_batch
 from rating.jit import kernel
@@ -271,7 +272,7 @@ def documents(batch: Batch, count: int, rounds: int) -> list[Result]:
         id="CDR",
         start_ms=START_MS,
         end_ms=START_MS + DAY_MS,
-        session_id="S",
+        session_id="CDR",  # as the worker names both
         cdr_token={"country_code": "NL", "party_id": "BEN", "uid": "1", "type": "RFID", "contract_id": "NL-BEN-C1"},
         auth_method="WHITELIST",
         cdr_location={"id": "L", "address": "A 1", "city": "Utrecht", "country": "NLD", "evse_uid": "1"},
@@ -288,9 +289,28 @@ def documents(batch: Batch, count: int, rounds: int) -> list[Result]:
             digest.update(encode(document(account, facts, version)))
         return digest.hexdigest()
 
-    return [
+    one_by_one = [
         measure(f"CDR {version}", "document", count, partial(work, version), rounds) for version in ("2.2.1", "2.3.0")
     ]
+    together = measure("CDR 2.2.1, all at once", "document", count, partial(in_bulk, rated, facts, count), rounds)
+    assert together.result_hash == one_by_one[0].result_hash, "CDRs written in bulk are others"
+    return [*one_by_one, together]
+
+
+def in_bulk(rated: Rated, facts: CdrFacts, count: int) -> str:
+    """The same documents as columns, by the compiled pass."""
+    given = cdr_bytes.texts(
+        [
+            cdr_bytes.owner_text(facts.country_code, facts.party_id), encode(facts.id), encode(facts.cdr_token),
+            cdr_bytes.place_text(facts.auth_method, facts.cdr_location),
+            cdr_bytes.tariffs_text(facts.currency, facts.tariffs), encode(facts.tariff_id),
+        ]
+    )  # fmt: skip
+    texts = [*(cdr_bytes.FIRST_TEXT + number for number in range(6)), cdr_bytes.NOTHING, cdr_bytes.NOTHING]
+    columns = [np.full(count, value) for value in (*texts, facts.start_ms, facts.end_ms, facts.last_updated_ms)]
+    periods = periods_of(rated.pieces, rated.sessions)
+    found = cdr_bytes.documents(given, cdr_bytes.Told(np.arange(count), *columns), periods, rated.settled)
+    return hashlib.sha256(found.text).hexdigest()
 
 
 def sheets(count: int) -> list[Result]:
