@@ -310,7 +310,7 @@ def in_bulk(rated: Rated, facts: CdrFacts, count: int) -> str:
     columns = [np.full(count, value) for value in (*texts, facts.start_ms, facts.end_ms, facts.last_updated_ms)]
     periods = periods_of(rated.pieces, rated.sessions)
     found = cdr_bytes.documents(given, cdr_bytes.Told(np.arange(count), *columns), periods, rated.settled)
-    return hashlib.sha256(found.text).hexdigest()
+    return hashlib.sha256(found.text.tobytes()).hexdigest()
 
 
 def sheets(count: int) -> list[Result]:

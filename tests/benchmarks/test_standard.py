@@ -31,9 +31,18 @@ def test_every_question_gives_a_result_that_says_where_it_was_found(folder: Path
 
 def test_faust_pandas_and_plain_python_ran_beside_the_worker(folder: Path) -> None:
     one = result(folder, "beside")
-    others = ("faust", "pandas", "plain_python", "bare_consume")
+    others = ("faust", "pandas", "plain_python", "bare_consume", "raw_inserts")
     assert one["ratios"].keys() == {f"worker_to_{name}" for name in others}
     assert one["cdrs"] == 80
+
+
+def test_the_share_of_what_the_store_takes_alone_stands_in_the_table(folder: Path) -> None:
+    one = result(folder, "beside")
+    *_, row = report.end_to_end({"beside": one})
+    assert row.split(" | ")[5] == f"{one['ratios']['worker_to_raw_inserts']:.0%}"
+    del one["ratios"]["worker_to_raw_inserts"]  # as results of before have it
+    *_, row = report.end_to_end({"beside": one})
+    assert row.split(" | ")[5] == ""
 
 
 def test_results_become_tables_between_their_markers(folder: Path) -> None:
