@@ -59,11 +59,11 @@ def status(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -
         _told_before(run, cause, connector, sample, time_ms)
         return
     if sample.state == STATE_AVAILABLE:
-        row.leave_ms = time_ms
+        row.since_ms = time_ms
         return
     if STATE_CHARGING <= sample.state <= STATE_SUSPENDED_EVSE:
         row.state = sample.state
-        row.leave_ms = 0
+        row.since_ms = 0
     elif sample.state == STATE_FINISHING:
         row.state = STATE_SUSPENDED_EV
     set_mark(run, connector, time_ms)
@@ -77,9 +77,9 @@ def _told_before(run: Run, cause: int, connector: int, sample: Record, time_ms: 
     if STATE_CHARGING <= sample.state <= STATE_SUSPENDED_EVSE:
         row.said_state = sample.state
         row.said_ms = time_ms
-    elif sample.kind == KIND_RESERVE and row.reserve_ms == 0:
-        row.reserve_ms = time_ms
-    elif sample.state == STATE_AVAILABLE and row.reserve_ms > 0:
+    elif sample.kind == KIND_RESERVE and row.since_ms == 0:
+        row.since_ms = time_ms
+    elif sample.state == STATE_AVAILABLE and row.since_ms > 0:
         _expire(run, cause, connector, sample, time_ms)
 
 
@@ -102,10 +102,11 @@ def take_over(run: Run, cause: int, connector: int, sample: Record, time_ms: int
 def _expire(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A reservation that nobody came for: a session of its own."""
     row = run.desk.connectors[connector]
-    reserved_ms = row.reserve_ms
+    reserved_ms = row.since_ms
     key = mixed(row.identity, mixed(np.uint64(reserved_ms), np.uint64(row.connector_id + 1)))
     begin(run, cause, connector, key, NO_TXN, time_ms, sample.token)
     row.has_register = 1
+    row.first_mwh = row.last_mwh
     reserve(run, cause, connector, reserved_ms, time_ms, RESERVATION_EXPIRED)
     row.start_ms = reserved_ms
     close(run, cause, connector, time_ms)

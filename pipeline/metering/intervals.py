@@ -44,6 +44,7 @@ def _new_run(run: Run, cause: int, connector: int) -> None:
                 row.last_ms,
             )
     else:
+        row.unexplained_mwh += row.pend_mwh - row.last_mwh
         row.flags |= np.uint32(kinds.SESSION_RESET)
         alert_once(
             run.desk, cause, connector, kinds.REGISTER_RESET, row.pend_ms, row.pend_mwh, row.last_mwh, row.last_ms
@@ -72,6 +73,7 @@ def _settle_pending(run: Run, cause: int, connector: int, time_ms: int, register
         if lower:
             # A counter that came back lower and a single wrong reading tell the same: the difference is in doubt.
             row.held_mwh += row.last_mwh - row.pend_mwh
+            row.unexplained_mwh -= row.last_mwh - row.pend_mwh
             hold(row, kinds.HOLD_UNCONFIRMED)
         row.flags |= np.uint32(kinds.SESSION_GLITCH)
         row.pend = 0
@@ -103,6 +105,8 @@ def first_register(run: Run, cause: int, connector: int, time_ms: int, register_
     say(run.desk, cause, row, kinds.FIRST, kinds.NOWHERE, 0)
     if row.idle_register and register_mwh > 0 and row.last_mwh > 0:
         _since_before(run, cause, connector, time_ms, register_mwh)
+    elif row.idle_register and register_mwh != row.last_mwh:  # a counter that begins at 0: another register run
+        say(run.desk, cause, row, kinds.FIRST, kinds.UNEXPLAINED, register_mwh - row.last_mwh)
     row.first_mwh = register_mwh
     row.last_mwh = register_mwh
     row.last_ms = time_ms
@@ -155,7 +159,10 @@ def _counts_from_zero(row: Record, sample: Record, time_ms: int, limits: Limits)
 def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int) -> None:
     """A register reading of the open session, in order."""
     row = run.desk.connectors[connector]
-    if row.has_register == 0:
+    if row.has_register == 0 and sample.flags & np.uint32(FLAG_INTERVAL_MEASURAND):
+        row.has_register = 1
+        row.first_mwh = row.last_mwh
+    elif row.has_register == 0:
         first_register(run, cause, connector, time_ms, sample.register_mwh)
         return
     limits = run.desk.limits[row.limits]
@@ -180,6 +187,8 @@ def register(run: Run, cause: int, connector: int, sample: Record, time_ms: int)
         energy_mwh = 0
         row.flags |= np.uint32(kinds.SESSION_ZERO_BASELINE)
         alert_once(run.desk, cause, connector, kinds.ZERO_BASELINE, time_ms, register_mwh, 0, row.last_ms)
+    if how in (WRAPPED, NO_BASELINE):
+        row.unexplained_mwh += register_mwh - row.last_mwh - energy_mwh
     _count_interval(run, cause, connector, time_ms, register_mwh, energy_mwh)
     if how == NO_BASELINE:
         run.desk.facts[cause].disposition = kinds.UNEXPLAINED

@@ -51,7 +51,7 @@ def timeout(run: Run, cause: int, connector: int, time_ms: int) -> None:
     if row.open == 0:
         return
     limits = run.desk.limits[row.limits]
-    left = row.leave_ms > 0 and time_ms - row.leave_ms >= limits.available_grace_ms
+    left = row.since_ms > 0 and time_ms - row.since_ms >= limits.available_grace_ms
     if left or time_ms - max(row.heard_ms, row.last_ms) >= limits.session_timeout_ms:
         lose_stop(run, cause, connector)
         return

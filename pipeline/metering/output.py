@@ -55,8 +55,9 @@ SESSION_DTYPE = np.dtype(
         ("end_ms", np.int64),
         ("energy_mwh", np.int64),
         ("held_mwh", np.int64),
-        ("first_mwh", np.int64),
+        ("first_mwh", np.int64),  # ABSENT_I64 where it told no register
         ("last_mwh", np.int64),
+        ("unexplained_mwh", np.int64),
         ("connector", np.int32),
         ("cause", np.int32),  # sample that settled it
         ("sheet", np.int32),

@@ -6,7 +6,7 @@ Compiled, called by `step` and `timeouts`; decides nothing about registers or or
 import numpy as np
 
 from pipeline.metering import kinds
-from pipeline.metering.columns import SIGNED_FORGED
+from pipeline.metering.columns import ABSENT_I64, SIGNED_FORGED
 from pipeline.metering.output import (
     ALERT,
     BEGUN,
@@ -173,6 +173,7 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
     row.token = token
     row.energy_mwh = 0
     row.held_mwh = 0
+    row.unexplained_mwh = 0
     row.flow_mwh = 0
     row.stuck_mwh = 0
     row.park_ms = 0
@@ -187,7 +188,7 @@ def begin(run: Run, cause: int, connector: int, key: np.uint64, txn: np.uint64, 
     row.phases_live = 0
     row.soc_first = NONE
     row.soc_last = NONE
-    row.leave_ms = 0
+    row.since_ms = 0
     row.power_mw = NONE
     row.current_ma = NONE
     row.state = 0
@@ -251,7 +252,7 @@ def rate(run: Run, cause: int, connector: int, start_ms: int, end_ms: int, energ
     if row.sheet < 0:
         row.held_mwh += energy_mwh
         return
-    if end_ms - start_ms > run.desk.limits[0].gap_ms:
+    if end_ms - start_ms > run.desk.limits[0].gap_ms and run.desk.limits[0].released == 0:
         row.held_mwh += energy_mwh
         hold(row, kinds.HOLD_GAP)
         return
@@ -365,8 +366,9 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     session.readings = row.readings
     session.flags = row.flags
     session.alerted = row.alerted
-    session.first_mwh = row.first_mwh
-    session.last_mwh = row.last_mwh
+    session.first_mwh = row.first_mwh if row.has_register else ABSENT_I64
+    session.last_mwh = row.last_mwh if row.has_register else ABSENT_I64
+    session.unexplained_mwh = row.unexplained_mwh
     session.signed = row.signed
     _hold_or_not(row, run.desk.limits[row.limits])
     session.hold = row.hold
@@ -409,6 +411,5 @@ def close(run: Run, cause: int, connector: int, end_ms: int) -> None:
     row.tail = NONE
     row.periods = 0
     row.pend = 0
-    row.leave_ms = 0
+    row.since_ms = 0
     row.n_marks = 0
-    row.reserve_ms = 0

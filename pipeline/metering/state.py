@@ -26,8 +26,8 @@ CONNECTOR_DTYPE = np.dtype(
         ("held_mwh", np.int64),
         ("pend_ms", np.int64),  # a reading that the next one must confirm
         ("pend_mwh", np.int64),
-        ("reserve_ms", np.int64),  # reserved since; 0 = not
-        ("leave_ms", np.int64),  # Available since, without a stop; 0 = not
+        ("unexplained_mwh", np.int64),  # by which the register moved in the session without energy: resets, rollovers
+        ("since_ms", np.int64),  # between sessions reserved since, in one Available without a stop since; 0 = neither
         ("prev_key", np.uint64),  # the session before, for what arrives after its stop
         ("prev_txn", np.uint64),
         ("prev_start_ms", np.int64),

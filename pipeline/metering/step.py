@@ -77,11 +77,10 @@ def start(run: Run, cause: int, connector: int, sample: Record, time_ms: int) ->
     row = run.desk.connectors[connector]
     if row.open:
         lose_stop(run, cause, connector)
-    reserved_ms = row.reserve_ms
+    reserved_ms = row.since_ms
     txn = sample.txn_hash
     key = _key(row, txn, time_ms)
     begin(run, cause, connector, key, txn, time_ms, sample.token)
-    row.reserve_ms = 0
     _note(run, cause, connector, sample, time_ms)
     rules.note_level(row, sample)
     take_over(run, cause, connector, sample, time_ms, reserved_ms)
@@ -176,7 +175,7 @@ def _in_session(run: Run, cause: int, connector: int, sample: Record, time_ms: i
     row = run.desk.connectors[connector]
     row.seq_no = max(row.seq_no, sample.seq_no)
     drift.charged(row, sample)
-    row.leave_ms = 0
+    row.since_ms = 0
     _note(run, cause, connector, sample, time_ms)
     if sample.context == CONTEXT_BEGIN and row.readings > 0 and sample.kind != KIND_STOP:
         say(run.desk, cause, row, kinds.IGNORED, kinds.NOWHERE, 0)  # the first register, told again

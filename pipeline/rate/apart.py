@@ -30,6 +30,7 @@ from pipeline.rate.batch import Batch, CdrRow, Place, QuarantineRow, credited, l
 from pipeline.rate.collect import WHOLE, Collector, whole_mwh
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
 from pipeline.rate.rerate import Again, Terms, adopt, conclude, has_start, is_repeat, meter_again
+from pipeline.rate.rows import energy_of
 from pipeline.rate.segment import Deferred, Segment
 from pipeline.rate.settlement import settle_all
 
@@ -199,7 +200,9 @@ class Apart:
         self._say(one, kinds.LATE, kinds.RATED)
         if int(past.versions.min(initial=version)) < version:
             version = self.version_of(past, one.connector, version)
+        parts = len(self.batch.rated)
         self.rerate(one, name, past, samples, version)
+        self.segment.given.facts[cause]["energy_mwh"] = energy_of(self.batch.rated[parts:])
 
     def version_of(self, past: Past, row: int, otherwise: int) -> int:
         """The reference version that the session was first heard under, if that has a tariff for it."""
@@ -228,7 +231,8 @@ class Apart:
             return
         if live:
             engine.directory.free_periods(row)
-            connector["open"], connector["head"], connector["tail"], connector["periods"] = 0, -1, -1, 0
+            connector["open"], connector["since_ms"], connector["periods"] = 0, 0, 0
+            connector["head"] = connector["tail"] = -1
         if not connector["open"] and again.state.connectors["prev_end_ms"][0] >= connector["prev_end_ms"]:
             conclude(engine.directory, row, again, name.session_key)
         self._alerts(one, again, past)
@@ -267,14 +271,14 @@ class Apart:
             self.collector.write_difference(standing, rated, place)
             if past.cdr is not None:
                 self._credit(past.cdr, place, int(self._sample(one)["received_ms"]))
-            self.collector.hold(self.segment, session[0], reason)
+            self.collector.hold(self.segment, session[0], reason, again.segment.closed)
             return
         if session["sheet"][0] < 0:
             self._release(one, name, past, left_out)
             return
         cdr, added = self._bill(session, past, again, reason in WHOLE)
         if cdr is None:
-            self.collector.hold(self.segment, session[0], kinds.HOLD_BOUNDS)
+            self.collector.hold(self.segment, session[0], kinds.HOLD_BOUNDS, again.segment.closed)
             return
         self._release(one, name, past, left_out)
         after = np.concatenate([rated, added])
@@ -288,7 +292,7 @@ class Apart:
         """
         pieces = again.segment.closed
         if nothing:
-            session["held_mwh"] = whole_mwh(session[0])
+            session["held_mwh"] = whole_mwh(session[0], pieces)
             session["pieces"] = 0
             session["flat"] = session["flat_reserved"] = session["flat_expired"] = -1
         closed = self.collector.closed(self.segment, session, [past.transaction_id], pieces)

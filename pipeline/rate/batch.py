@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metering import kinds
-from pipeline.metering.columns import KIND_TICK
+from pipeline.metering.columns import ABSENT_I64, KIND_TICK
 from pipeline.metering.output import Rows, rows_at, rows_joined
 from pipeline.rate.past import LastCdr
 from pipeline.rate.rows import RATED_DTYPE
@@ -80,6 +80,9 @@ class QuarantineRow:
     actor: str = ""
     note: str = ""
     raw: bytes = b""
+    first_mwh: int = ABSENT_I64  # of a session that is held: as in its CDR
+    last_mwh: int = ABSENT_I64
+    unexplained_mwh: int = ABSENT_I64
 
 
 class CdrRow(NamedTuple):

@@ -30,7 +30,7 @@ from pipeline.rate.partition import Held
 from pipeline.rate.past import NOTHING, Past, SessionName
 from pipeline.rate.rows import again_lines, difference, from_flats, from_pieces, line_base, settlement_lines
 from pipeline.rate.segment import Samples, Segment, new_facts
-from pipeline.rate.settlement import Closed, Settlement, settle_all
+from pipeline.rate.settlement import REGISTERS, Closed, Settlement, settle_all
 from pipeline.rate.signed_values import by_session, kept, signed_data
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ WHOLE: Final = frozenset(
 )
 
 
-def whole_mwh(session: np.void) -> int:
-    """All that a session metered: what an unknown tariff holds is its energy, anything else is held beside it."""
-    beside = 0 if int(session["hold"]) == kinds.HOLD_UNKNOWN_TARIFF else int(session["held_mwh"])
-    return int(session["energy_mwh"]) + beside
+def whole_mwh(session: np.void, closed: Rows) -> int:
+    """All that a session metered: what its charging periods (of `closed`) carry, and what is held beside them."""
+    first, periods = int(session["first_piece"]), int(session["pieces"])
+    return int(closed["energy_mwh"][first : first + periods].sum()) + int(session["held_mwh"])
 
 
 _BESIDE: Final = 1 << 30  # lines of readings that a record brings beside its own
@@ -260,19 +260,25 @@ class Collector:
         rated["line"] += settlement_lines(places.line, first)[of_row]
         self.batch.add_rated(rated)
 
-    def hold(self, segment: Segment, session: np.void, reason: int) -> None:
-        """Keep a closed session back from billing, with the raw bytes of what closed it."""
+    def hold(self, segment: Segment, session: np.void, reason: int, closed: Rows) -> None:
+        """Keep a closed session (its periods are in `closed`) back from billing, with the bytes of what closed it."""
         cause, row, key = int(session["cause"]), int(session["connector"]), int(session["session_key"])
         place = self.place(segment, cause, row, key, "quarantine_rows")
         name = SessionName(place.charge_point_id, key)
         held_mwh = int(session["held_mwh"])
         if reason in WHOLE:
-            held_mwh = whole_mwh(session)
+            held_mwh = whole_mwh(session, closed)
             self.take_back(name, place)
         time_ms = int(segment.given.samples["received_ms"][cause])
         why = kinds.HOLD_REASONS[reason]
         raw = self.raw(segment, cause)
-        self.batch.quarantine.append(QuarantineRow(place, "held", why, held_mwh, time_ms, raw=raw))
+        first_mwh, last_mwh, unexplained_mwh = (int(session[name]) for name in REGISTERS)
+        self.batch.quarantine.append(
+            QuarantineRow(
+                place, "held", why, held_mwh, time_ms, raw=raw, first_mwh=first_mwh, last_mwh=last_mwh,
+                unexplained_mwh=unexplained_mwh,
+            )
+        )  # fmt: skip
         state = self.engine.own(place.partition)
         state.held[key] = Held(place.charge_point_id, place.connector_id, why, held_mwh, time_ms)
 
@@ -309,9 +315,12 @@ class Collector:
         free = np.flatnonzero(sessions["hold"] == kinds.HOLD_NONE)
         if len(free):
             closed = self.closed(segment, sessions[free], [texts[at] for at in free])
-            self.bill(settle_all(closed, self.engine.sheets, directory))
+            found = settle_all(closed, self.engine.sheets, directory)
+            self.bill(found)
+            for session in sessions[free][~np.isin(sessions["session_key"][free], found.cdrs.places.session_key)]:
+                self.hold(segment, session, kinds.HOLD_BOUNDS, segment.closed)
         held = sessions[sessions["hold"] != kinds.HOLD_NONE]
         names = [SessionName(directory.charge_points[s["connector"]], int(s["session_key"])) for s in held]
         self.engine.history.prefetch(n for n, s in zip(names, held, strict=True) if int(s["hold"]) in WHOLE)
         for session in held:
-            self.hold(segment, session, int(session["hold"]))
+            self.hold(segment, session, int(session["hold"]), segment.closed)

@@ -159,9 +159,10 @@ def is_repeat(samples: Rows, sample: np.void) -> bool:
 # What belongs to the session, and not to the connector, in a connector's state.
 SESSION_FIELDS: Final = (
     "session_key", "txn_hash", "start_ms", "last_ms", "last_mwh", "first_mwh", "energy_mwh", "held_mwh", "pend_ms",
-    "pend_mwh", "leave_ms", "power_mw", "current_ma", "flow_mwh", "stuck_mwh", "park_ms", "rating_mw", "seq_no",
-    "sheet", "token", "flat", "flat_reserved", "flat_expired", "readings", "flags", "open", "state", "pend", "relative",
-    "hold", "n_marks", "signed", "has_register", "phases_live", "idle_register", "soc_first", "soc_last",
+    "pend_mwh", "unexplained_mwh", "since_ms", "power_mw", "current_ma", "flow_mwh", "stuck_mwh", "park_ms",
+    "rating_mw", "seq_no", "sheet", "token", "flat", "flat_reserved", "flat_expired", "readings", "flags", "open",
+    "state", "pend", "relative", "hold", "n_marks", "signed", "has_register", "phases_live", "idle_register",
+    "soc_first", "soc_last",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Pure functions. A row's identity is (partition, offset, line); line = place of t
 connector in its partition, for a tick) shifted by 32 bits, plus the row's place among those of its cause.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -249,6 +250,11 @@ def difference(before: Rows, after: Rows) -> Rows:
         row["cost"] *= sign
         row["flags"] = FLAG_REVERSAL if sign < 0 else FLAG_CORRECTED
     return rows
+
+
+def energy_of(parts: Sequence[Rows]) -> int:
+    """The energy (mWh) of rated rows, reversals taken off."""
+    return sum(int(rows["quantity"][rows["dimension"] == ENERGY].sum()) for rows in parts)
 
 
 def _key(row: np.void) -> tuple[tuple[int, ...], int]:

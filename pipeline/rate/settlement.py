@@ -42,6 +42,8 @@ _SIGNED_WORDS: Final = {
     SIGNED_UNVERIFIABLE: "signed, not verifiable",
     SIGNED_FORGED: "signature does not match",
 }
+# Between which registers a session lies as metered, and by how much they moved without energy; ABSENT_I64: none told.
+REGISTERS: Final = ("first_mwh", "last_mwh", "unexplained_mwh")
 
 
 class Closed(NamedTuple):
@@ -159,7 +161,7 @@ def _cdrs(
         np.ascontiguousarray(sessions["end_ms"]), closed.settled_ms[done],
     )  # fmt: skip
     amounts = ("rated_cost", "total_excl_e4", "total_incl_e4")
-    copied = ("start_ms", "end_ms", "held_mwh", "readings", "signed", "flags")
+    copied = ("start_ms", "end_ms", "held_mwh", "readings", "signed", "flags", *REGISTERS)
     return CdrColumns(
         places,
         {

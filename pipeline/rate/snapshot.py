@@ -155,7 +155,7 @@ def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Mapping[str,
 def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int], list[int]]:
     """This worker's number of each sheet, and how far its components lie from where they were; -1 comes last."""
     starts = connectors["start_ms"][connectors["open"] == 1]
-    reserved = connectors["reserve_ms"][connectors["reserve_ms"] > 0]
+    reserved = connectors["since_ms"][connectors["since_ms"] > 0]  # of open sessions later than their start
     earliest_ms = reserved.min(initial=starts.min(initial=header.log_time_ms))
     engine.sheets.cover(int(earliest_ms), header.log_time_ms + 1)
     numbers = [engine.sheets.sheet_named(key, zone) for key, zone in header.sheets]

@@ -21,6 +21,7 @@ from pipeline.rate.batch import Batch, CdrColumns, CdrRow, Column, DeadRow, Plac
 from pipeline.rate.directory import Directory
 from pipeline.rate.rows import RATED_DTYPE
 from pipeline.rate.segment import Samples, empty_samples
+from pipeline.rate.settlement import REGISTERS
 from pipeline.rate.sheets import Sheets
 from pipeline.texts import Texts, distinct
 from rating.cdr_bytes import Documents, documents_joined, documents_of
@@ -123,7 +124,9 @@ def _cdrs(given: Sequence[CdrColumns | list[CdrRow]], log_id: int, claims: Claim
             **{
                 name: _array(_end_to_end([part.columns[named] for part in parts]), kind)
                 for name, (kind, named) in _CDR_COLUMNS.items()
+                if name not in REGISTERS
             },
+            **{name: _nullable(np.asarray(_end_to_end([part.columns[name] for part in parts]))) for name in REGISTERS},
         }
     )
 
@@ -144,7 +147,9 @@ def _as_columns(rows: Sequence[CdrRow]) -> CdrColumns:
 def _as_column(values: list[Any], kind: pa.DataType) -> Column:
     if pa.types.is_large_binary(kind):
         return documents_of(values)
-    return values if pa.types.is_string(kind) else np.array(values, np.int64)
+    if pa.types.is_string(kind):
+        return values
+    return np.array([ABSENT_I64 if value is None else value for value in values], np.int64)
 
 
 def _end_to_end(parts: Sequence[Any]) -> Any:
@@ -190,12 +195,18 @@ def _field(name: str) -> Callable[[Sequence[Any]], list[Any]]:
     return lambda rows: [getattr(row, name) for row in rows]
 
 
+def _register(name: str) -> Callable[[Sequence[Any]], list[Any]]:
+    """A field of rows that is null where it is ABSENT_I64."""
+    return lambda rows: [None if (value := getattr(row, name)) == ABSENT_I64 else value for row in rows]
+
+
 _CDR_TYPES: Final[dict[str, Any]] = {
     "cdr_id": pa.string(), "revision": pa.uint16(), "credit": pa.uint8(), "transaction_id": pa.string(),
     "id_token": pa.string(), "location_id": pa.string(), "tariff": pa.string(), "currency": pa.string(),
     "energy_mwh": pa.int64(), "charging_ms": pa.int64(), "parking_ms": pa.int64(), "held_mwh": pa.int64(),
     "held_reason": pa.string(), "rated_cost": pa.int64(), "total_excl_e4": pa.int64(), "total_incl_e4": pa.int64(),
     "readings": pa.uint32(), "signed": pa.int8(), "flags": pa.uint32(), "document": pa.large_binary(),
+    **dict.fromkeys(REGISTERS, pa.int64()),
 }  # fmt: skip
 
 # column → its type, and its name in `CdrRow.columns`
@@ -224,6 +235,7 @@ _QUARANTINE_COLUMNS: Final[_Columns] = {
     "actor": (pa.string(), _field("actor")),
     "note": (pa.string(), _field("note")),
     "raw": (pa.binary(), _field("raw")),
+    **{name: (pa.int64(), _register(name)) for name in REGISTERS},
 }
 
 

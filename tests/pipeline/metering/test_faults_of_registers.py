@@ -1,7 +1,7 @@
 """Registers that lie, each as users of real systems reported it (design.md section 4): verdict, energy, hold, alert."""
 
 from pipeline.metering import kinds
-from tests.pipeline.metering.charger import Charger, Found
+from tests.pipeline.metering.charger import Charger, Found, at, stamp
 
 KWH = 1_000_000
 
@@ -164,6 +164,16 @@ def test_interval_measurand_instead_of_a_register() -> None:
     assert said.found == Found([KWH], "first good good good good", {"used": 5})
 
 
+def test_an_interval_counts_from_the_first_one_where_the_start_told_nothing() -> None:
+    story = Charger().event(0, "Started", 0, None)
+    for step in range(1, 4):
+        value = {"value": 250, "measurand": "Energy.Active.Import.Interval", "unitOfMeasure": {"unit": "Wh"}}
+        told = [{"timestamp": stamp(at(5 * step)), "sampledValue": [value]}]
+        story.event(5 * step, "Updated", step, None, meterValue=told)
+    said = story.event(20, "Ended", 4, None).rated()
+    assert said.found == Found([750_000], "first good good good good", {"used": 5})
+
+
 def test_first_register_missing() -> None:
     story = Charger().event(0, "Started", 0, None).event(5, "Updated", 1, 1_000).event(10, "Updated", 2, 1_400)
     said = story.event(15, "Ended", 3, 1_900).rated()
@@ -184,6 +194,16 @@ def test_no_register_at_all_is_held() -> None:
 def test_a_gap_is_bridged_by_the_register() -> None:
     said = Charger().start(0, 1_000).value(5, 1_400).value(55, 5_000).stop(60, 5_400).rated()
     assert said.found == Found([4_400_000], "first good good good", {"used": 4})
+
+
+def test_a_gap_beyond_35_days_is_held_and_billed_when_it_is_released() -> None:
+    gap = 36 * 24 * 60
+    story = Charger().start(0, 1_000).value(5, 1_400).value(gap, 5_000).stop(gap + 5, 5_400)
+    said = story.rated()
+    assert said.found == Found([], "first good good good", {"used": 3, "quarantined": 1}, held=("gap_too_long",))
+    [(key, held)] = [pair for state in said.drive.engine.partitions.values() for pair in state.held.items()]
+    assert held.held_mwh == 3_600_000
+    assert story.decide(gap + 60, "release", key).rated().bills == [4_400_000]
 
 
 def test_a_stop_in_whole_units_says_nothing_of_a_register_that_stands_still() -> None:

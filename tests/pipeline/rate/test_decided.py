@@ -90,6 +90,12 @@ def test_a_session_without_a_tariff_is_held_and_billed_when_the_tariff_comes() -
     assert said.quarantine[-1] == ("released", "unknown_tariff")
 
 
+def test_what_jumped_in_a_session_without_a_tariff_is_held_with_the_rest() -> None:
+    story = Charger(tariff_id="LATER").start(0, 1_000).value(10, 2_000).value(20, 302_000).value(30, 303_000)
+    said = story.stop(40, 304_000).rated()
+    assert [row.held_mwh for row in said.ledger.quarantine] == [303 * KWH]
+
+
 def test_an_open_session_without_a_tariff_is_rated_from_its_start_when_the_tariff_comes() -> None:
     story = Charger(tariff_id="LATER").start(0, 1_000).value(5, 1_500)
     story.publish(6, 2, tariff_change(2, {**TARIFF_16, "id": "LATER"}))

@@ -11,7 +11,16 @@ from pipeline.rate.batch import Batch, CdrRow, Place
 from pipeline.rate.engine import Engine
 from pipeline.rate.rows import line_base
 from pipeline.rate.segment import piece_columns
-from pipeline.rate.settlement import Closed, cdr_location, cdr_token, remark_of, session_id, settle_all, tariff_document
+from pipeline.rate.settlement import (
+    REGISTERS,
+    Closed,
+    cdr_location,
+    cdr_token,
+    remark_of,
+    session_id,
+    settle_all,
+    tariff_document,
+)
 from pipeline.rate.tables import cdrs
 from rating.cdr import Account, CdrFacts, accounts, document, encode, short_id
 from rating.columns import FREE
@@ -120,6 +129,7 @@ def one(closed: Closed, at: int, account: Account, given: Engine) -> CdrRow:
         "rated_cost": account.rated_cost, "total_excl_e4": account.total_excl_e4,
         "total_incl_e4": account.total_incl_e4, "readings": int(session["readings"]),
         "signed": int(session["signed"]), "flags": int(session["flags"]),
+        **{name: int(session[name]) for name in REGISTERS},
         "document": encode(document(account, facts, "2.2.1")),
     }  # fmt: skip
     place = Place(
