@@ -122,6 +122,9 @@ class Settings:
     batch_wait_s: float = _setting(
         0.25, "How long to wait for a batch to fill: the latency at low rates.", low=0, high=60
     )
+    verify_processes: int = _setting(
+        1, "Processes that verify signed meter values ahead of a worker; with 0 it does so itself.", low=0, high=64
+    )
     snapshot_interval_s: float = _setting(
         30.0,
         "How often a worker stores its state per partition, at least; after many records sooner.",

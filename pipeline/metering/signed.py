@@ -6,13 +6,15 @@ judge is missing. A key that came along with the value proves nothing and is nev
 """
 
 import base64
+import os
+import signal
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +23,19 @@ from pyocmf.exceptions import PyOCMFError, SignatureVerificationError, SpecWarni
 
 from pipeline.codec import ocmf
 from pipeline.codec.records import SignedBlob
+from pipeline.log import Log
 from pipeline.metering.columns import ABSENT_I64, SIGNED_FORGED, SIGNED_UNVERIFIABLE, SIGNED_VERIFIED
 
 # DER of SubjectPublicKeyInfo, up to the point: what a bare P-256 point lacks.
 _P256_HEAD = bytes.fromhex("3059301306072A8648CE3D020106082A8648CE3D030107034200")
 _EC_KEY_OID = bytes.fromhex("06072A8648CE3D0201")  # 1.2.840.10045.2.1, the first field of an EC key's algorithm
 _OCA_PREFIX = "oca:base16:asn1:"
-_CACHE_ROWS = 65_536
+_CACHE_ROWS = 16_384  # some 16 MB
 _CHUNK = 64
+
+LOG = Log("rate")
+_Pair = tuple[bytes, str]  # blob and key
+_Answer = tuple[int, int]  # SIGNED_*, register
 
 _warnings_lock = threading.Lock()  # the filters of `warnings` are one per process
 
@@ -42,59 +49,114 @@ class Verified(NamedTuple):
 
 def verify(blobs: Sequence[SignedBlob], public_keys: Sequence[str | None]) -> Verified:
     """Judges each blob by the key that reference data holds for its meter (None or "": none is known)."""
-    pairs = [(blob.data, key or "") for blob, key in zip(blobs, public_keys, strict=True)]
-    return _columns([_judged(pair) for pair in pairs])
+    return _columns([_judged(pair) for pair in _pairs(blobs, public_keys)])
 
 
 class Verifier:
-    """Judges blobs in other processes, or in one thread where `processes` is 0; what it judged once it remembers.
+    """Judges blobs ahead in other processes; without any, when it is asked. What it judged once it remembers.
 
-    The answer is the same as that of `verify`, so a batch may wait for it before metering and replays stay equal.
+    An answer depends on blob and key alone, so whoever asks gets that of `verify`, however much was foreseen, and under
+    whichever key: what was not is judged when it is asked for. Not for threads.
     """
 
     def __init__(self, processes: int = 0) -> None:
-        self._executor: Executor = (
-            ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-            if processes
-            else ThreadPoolExecutor(1, thread_name_prefix="signed")
-        )
-        self._known: OrderedDict[tuple[bytes, str], tuple[int, int]] = OrderedDict()
+        """No process is started before there is something to judge."""
+        self._processes = processes
+        self._executor: ProcessPoolExecutor | None = None
+        self._known: OrderedDict[_Pair, _Answer] = OrderedDict()
+        self._running: OrderedDict[_Pair, tuple[Future[list[_Answer]], int]] = OrderedDict()  # place in its chunk
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(cancel_futures=True)
+        self.close()
 
-    def submit(self, blobs: Sequence[SignedBlob], public_keys: Sequence[str | None]) -> "Pending":
-        """Starts judging and returns at once. Call from one thread."""
-        pairs = [(blob.data, key or "") for blob, key in zip(blobs, public_keys, strict=True)]
-        unknown = list(dict.fromkeys(pair for pair in pairs if pair not in self._known))
-        chunks = [unknown[at : at + _CHUNK] for at in range(0, len(unknown), _CHUNK)]
-        return Pending(self, pairs, [(chunk, self._executor.submit(_judge_all, chunk)) for chunk in chunks])
+    @property
+    def ahead(self) -> bool:
+        """Whether anything is gained by foreseeing."""
+        return self._processes > 0
 
-    def collect(self, pairs: list[tuple[bytes, str]], found: dict[tuple[bytes, str], tuple[int, int]]) -> Verified:
-        """The answers to `pairs`, new ones from `found`, which are remembered."""
-        answers = [found[pair] if pair in found else self._known[pair] for pair in pairs]
+    def close(self) -> None:
+        """End the processes."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor = None
+        self._running.clear()
+
+    def foresee(self, blobs: Sequence[SignedBlob], public_keys: Sequence[str | None]) -> None:
+        """Start judging what will be asked for soon, and return at once."""
+        if not self.ahead:
+            return
+        self._gather()
+        pairs = dict.fromkeys(pair for pair in _pairs(blobs, public_keys) if pair[1])  # without a key nothing costs
+        unknown = [pair for pair in pairs if pair not in self._known and pair not in self._running]
+        unknown = unknown[: max(0, _CACHE_ROWS - len(self._running))]
+        for at in range(0, len(unknown), _CHUNK):
+            chunk = unknown[at : at + _CHUNK]
+            future = self._pool().submit(_judge_all, chunk)
+            self._running.update((pair, (future, place)) for place, pair in enumerate(chunk))
+
+    def verify(self, blobs: Sequence[SignedBlob], public_keys: Sequence[str | None]) -> Verified:
+        """Each blob's answer: what was foreseen is waited for."""
+        pairs = _pairs(blobs, public_keys)
+        found = {pair: self._answer(pair) for pair in dict.fromkeys(pairs)}
+        self._remember(found)
+        return _columns([found[pair] for pair in pairs])
+
+    def _answer(self, pair: _Pair) -> _Answer:
+        if pair in self._running:
+            future, place = self._running.pop(pair)
+            try:
+                return future.result()[place]
+            except BrokenExecutor as error:
+                self._broken(error)
+        return self._known[pair] if pair in self._known else _judged(pair)
+
+    def _gather(self) -> None:
+        """Keep the answers that are there, whether or not anybody will ask."""
+        done = [(pair, *running) for pair, running in self._running.items() if running[0].done()]
+        for pair, future, place in done:
+            if (error := future.exception()) is not None:
+                self._broken(error)
+                return
+            del self._running[pair]
+            self._remember({pair: future.result()[place]})
+
+    def _remember(self, found: Mapping[_Pair, _Answer]) -> None:
         self._known.update(found)
         while len(self._known) > _CACHE_ROWS:
             self._known.popitem(last=False)
-        return _columns(answers)
+
+    def _pool(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(self._processes, get_context("spawn"), _in_the_child)
+        return self._executor
+
+    def _broken(self, error: BaseException) -> None:
+        """A process died, of memory perhaps: new ones judge what comes; what it had is judged when it is asked for."""
+        LOG.warning("a process that verifies signatures died; another one is started", why=str(error))
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+        self._executor = None
+        self._running.clear()
 
 
-class Pending(NamedTuple):
-    """Blobs that are being judged."""
+def _in_the_child() -> None:
+    """Leave interrupts to the worker, and end with it however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    verifier: Verifier
-    pairs: list[tuple[bytes, str]]
-    chunks: list[tuple[list[tuple[bytes, str]], Future[Any]]]
 
-    def result(self) -> Verified:
-        """Waits for the answers. Collect one Pending before the next is submitted."""
-        found = {
-            pair: answer for chunk, future in self.chunks for pair, answer in zip(chunk, future.result(), strict=True)
-        }
-        return self.verifier.collect(self.pairs, found)
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
+
+
+def _pairs(blobs: Sequence[SignedBlob], public_keys: Sequence[str | None]) -> list[_Pair]:
+    return [(blob.data, key or "") for blob, key in zip(blobs, public_keys, strict=True)]
 
 
 def key_der_hex(key: str) -> str:
@@ -136,11 +198,11 @@ def _inner_key(der: bytes) -> bytes:
     return b""
 
 
-def _judge_all(pairs: list[tuple[bytes, str]]) -> list[tuple[int, int]]:
+def _judge_all(pairs: list[_Pair]) -> list[_Answer]:
     return [_judged(pair) for pair in pairs]
 
 
-def _judged(pair: tuple[bytes, str]) -> tuple[int, int]:
+def _judged(pair: _Pair) -> _Answer:
     data, key = pair
     text = ocmf.unwrap(data)
     register = ocmf.register_mwh(text)
@@ -162,7 +224,7 @@ def _state(text: bytes, key_hex: str) -> int:
     return SIGNED_VERIFIED if good else SIGNED_FORGED
 
 
-def _columns(answers: list[tuple[int, int]]) -> Verified:
+def _columns(answers: list[_Answer]) -> Verified:
     return Verified(
         np.array([state for state, _ in answers], np.int8), np.array([register for _, register in answers], np.int64)
     )

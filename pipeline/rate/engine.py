@@ -5,21 +5,21 @@
 No Kafka, no clock, no commit: those are `worker` and `commit`. What needs a session's past asks `History`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec.records import Records
+from pipeline.codec.records import Records, SignedBlob
 from pipeline.metering import kinds
 from pipeline.metering.clocks import set_clocks
 from pipeline.metering.columns import ABSENT_I64
 from pipeline.metering.output import FACT_DTYPE, Rows, new_output, rows_at
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
-from pipeline.metering.signed import verify
+from pipeline.metering.signed import Verifier
 from pipeline.metering.state import NONE
 from pipeline.rate.apart import Apart
 from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Place, QuarantineRow, Share
@@ -49,8 +49,10 @@ class Engine:
         load: LoadVersion,
         policy: Policy = RATING_POLICY,
         metering: MeteringPolicy | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         """Know nothing yet; `partitions` is the topic's count."""
+        self._verifier = verifier or Verifier()
         self.directory = Directory(partitions)
         self.sheets = Sheets(load, policy)
         self.partitions: dict[int, PartitionState] = {}
@@ -101,6 +103,8 @@ class Engine:
         """
         found = {partition: records for partition, records in sorted(batches.items()) if len(records.values)}
         given = read(found, refused)
+        if self._verifier.ahead:
+            self._verifier.foresee(given.signed, self._public_keys(given, given.signed))
         batch = Batch()
         for partition, records in found.items():
             offsets = records.offsets
@@ -125,18 +129,31 @@ class Engine:
         """What is decided before any order: tokens by the directory's numbers, clocks that are none."""
         prepare(given.samples, np.append(self.directory.tokens.numbers(given.tokens), np.int32(NONE)), _STALE_MS)
 
+    def foresee(self, batches: Mapping[int, Records]) -> None:
+        """Start to verify signatures of records that will be processed soon, by the keys that are in use now."""
+        given = read(dict(sorted(batches.items())), MappingProxyType({}))
+        self._verifier.foresee(given.signed, self._public_keys(given, given.signed))
+
+    def _public_keys(self, given: Input, blobs: Sequence[SignedBlob]) -> list[str]:
+        """The meters' keys, by the reference data that is in use in their partitions."""
+        places = np.array([blob.sample for blob in blobs], np.intp)
+        samples = rows_at(given.samples, places)
+        columns = (given.partitions[places], samples["charge_point"], samples["connector_id"])
+        meters = list(zip(*(column.tolist() for column in columns), strict=True))
+        found = {meter: self._public_key(given, *meter) for meter in dict.fromkeys(meters)}
+        return [found[meter] for meter in meters]
+
+    def _public_key(self, given: Input, partition: int, charge_point: int, connector_id: int) -> str:
+        state = self.partitions.get(partition)
+        version = state.reference_version if state else 0
+        return self.sheets.data(version).public_key(given.charge_points[charge_point], connector_id)
+
     def _verify(self, given: Input, number: int) -> None:
         """Judge the signatures of a round, by the meters' keys in the reference data that is in use there."""
         blobs = [blob for blob in given.signed if given.rounds[blob.sample] == number]
         if not blobs:
             return
-        keys = []
-        for blob in blobs:
-            sample = given.samples[blob.sample]
-            version = self.partitions[int(given.partitions[blob.sample])].reference_version
-            name = given.charge_points[int(sample["charge_point"])]
-            keys.append(self.sheets.data(version).public_key(name, int(sample["connector_id"])) or None)
-        verified = verify(blobs, keys)
+        verified = self._verifier.verify(blobs, self._public_keys(given, blobs))
         where = np.array([blob.sample for blob in blobs])
         given.samples["signed"][where] = verified.states
         told = verified.register_mwh != ABSENT_I64

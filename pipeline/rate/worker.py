@@ -15,6 +15,7 @@ from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, 
 from pipeline.kafka import Admin, Message
 from pipeline.ledger import Claim, Marker
 from pipeline.log import Log
+from pipeline.metering.signed import Verifier
 from pipeline.metrics import Figure
 from pipeline.rate.commit import prepare
 from pipeline.rate.doors import Doors, RealDoors
@@ -38,6 +39,7 @@ _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of
 _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
+_SIGNED: Final = b"igned"  # of SignedData in OCPP 1.6, of signedMeterValue in 2.x
 Result = TypeVar("Result")
 
 
@@ -56,7 +58,8 @@ class Worker:
         self._history = LedgerHistory(doors.past(), self._through_outages)
         self._sender = doors.sender()
         self._reader = doors.reader()
-        self.engine = Engine(doors.partitions, self._history, self._load)
+        self._verifier = Verifier(settings.verify_processes)
+        self.engine = Engine(doors.partitions, self._history, self._load, verifier=self._verifier)
         self._lane = Lane(doors, self._sender, self.engine.sheets.data)
         self._recovery = Recovery(self.engine, self._ledger, self._history, self._sender, doors)
         self._claims: dict[int, Claim] = {}
@@ -120,6 +123,7 @@ class Worker:
                 self._forget(list(self._claims))
             self._reader.close()
             self._lane.close()
+            self._verifier.close()
             self._sender.close()
             self._doors.close()
         return self.progress
@@ -149,6 +153,7 @@ class Worker:
                 break
             self._moved.clear()
             found = self._reader.consume(min(at_once, limit - len(gathered)), left_s)
+            self._foresee(found)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
             taken = sum(map(len, found))
@@ -156,6 +161,13 @@ class Worker:
             at_once = min(_AT_ONCE, max(1, room * len(found) // taken)) if taken else at_once
         self._full_batches = self._full_batches + 1 if len(gathered) >= limit or room <= 0 else 0
         return self._unrated(by_partition(gathered))
+
+    def _foresee(self, found: list[Message]) -> None:
+        """Have signatures verified from when their records are read; what a wrong key foresees is judged again."""
+        if self._settings.verify_processes:
+            signed = [message for message in found if _SIGNED in (message.value() or b"")]
+            if signed:
+                self.engine.foresee(by_partition(signed))
 
     def _unrated(self, found: dict[int, Records]) -> dict[int, Records]:
         """The records of partitions owned now that were not rated yet."""

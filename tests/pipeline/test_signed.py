@@ -2,6 +2,7 @@
 
 import base64
 import json
+from multiprocessing import active_children
 from typing import Any
 
 import numpy as np
@@ -108,16 +109,30 @@ def test_what_is_no_key_is_unverifiable(key: str) -> None:
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-def test_the_pool_gives_the_same_answers_and_remembers_them(processes: int) -> None:
+def test_what_was_foreseen_is_what_is_told_and_a_wrong_key_foresees_nothing(processes: int) -> None:
     blobs = [blob_of(vector) for vector in VECTORS] * 2
     keys = [vector.get("public_key_der_hex") for vector in VECTORS] * 2
     direct = verify(blobs, keys)
     with Verifier(processes) as verifier:
+        verifier.foresee(blobs, keys[::-1])
         for _ in range(2):
-            pooled = verifier.submit(blobs, keys).result()
-            np.testing.assert_array_equal(pooled.states, direct.states)
-            np.testing.assert_array_equal(pooled.register_mwh, direct.register_mwh)
-        assert verifier.submit(blobs, keys).chunks == []
+            verifier.foresee(blobs, keys)
+            told = verifier.verify(blobs, keys)
+            np.testing.assert_array_equal(told.states, direct.states)
+            np.testing.assert_array_equal(told.register_mwh, direct.register_mwh)
+
+
+def test_a_process_that_died_costs_no_answer() -> None:
+    blobs, keys = [blob_of(vector) for vector in VECTORS], [vector.get("public_key_der_hex") for vector in VECTORS]
+    direct = verify(blobs, keys)
+    with Verifier(1) as verifier:
+        verifier.foresee(blobs[:1], [KEBA["public_key_der_hex"]])
+        (child,) = active_children()
+        child.kill()
+        child.join()
+        for _ in range(2):
+            verifier.foresee(blobs, keys)
+            np.testing.assert_array_equal(verifier.verify(blobs, keys).states, direct.states)
 
 
 def test_the_benchmark_runs_and_reads_the_known_registers() -> None:
