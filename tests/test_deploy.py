@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import click
 import jsonschema
@@ -82,8 +83,10 @@ def test_compose_opens_ports_on_loopback_only() -> None:
 
 
 def test_compose_and_maven_take_the_same_kafka() -> None:
-    version = COMPOSE["services"]["kafka"]["image"].rpartition(":")[2]
-    assert f"<version>{version}</version>" in (DEPLOY / "kafka" / "pom.xml").read_text("utf-8")
+    # Maven refuses what is no XML, such as two dashes in a comment
+    pom = ElementTree.parse(DEPLOY / "kafka" / "pom.xml")  # noqa: S314 (our own file)
+    versions = [version.text for version in pom.findall("./{*}dependencies/{*}dependency/{*}version")]
+    assert COMPOSE["services"]["kafka"]["image"].rpartition(":")[2] in versions
 
 
 @pytest.mark.parametrize("document", MANIFESTS)

@@ -4,6 +4,7 @@ For tests and for people who want the real broker on their machine. Needs Java 1
 """
 
 import base64
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,8 @@ VERSION: Final = "4.1.0"
 _START_TIMEOUT_S = 90.0
 _FETCH_TIMEOUT_S = 600.0
 _JVM: Final = ("-Xms256m", "-Xmx768m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_ERROR: Final = re.compile(r"\[(ERROR|FATAL)\] [^\[]")  # and then something that is said
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
@@ -97,7 +100,7 @@ def fetch_jars(cache: Path) -> Path:
         copy = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={work}/jars"]
         done = subprocess.run(copy, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
         if done.returncode:
-            raise EmbeddedError(f"Maven could not fetch Apache Kafka {VERSION}: {_last(done.stdout + done.stderr)}")
+            raise EmbeddedError(f"Maven could not fetch Apache Kafka {VERSION}: {_why(done.stdout + done.stderr)}")
         if not jars.is_dir():  # another process may have been faster
             Path(work, "jars").rename(jars)
     return jars
@@ -126,9 +129,11 @@ def _format(java: Sequence[str], properties: Path, log: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S, check=False)
     log.write_text(done.stdout + done.stderr, "utf-8")
     if done.returncode:
-        raise EmbeddedError(f"Apache Kafka could not format its log folder: {_last(done.stdout + done.stderr)}")
+        raise EmbeddedError(f"Apache Kafka could not format its log folder: {_why(done.stdout + done.stderr)}")
 
 
-def _last(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+def _why(text: str) -> str:
+    """The first line that names an error and says more than that, else the last one."""
+    lines = [line for line in _COLOURS.sub("", text).splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines[-1:] or ["it said nothing"])[0]

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.clickhouse import Store
+from pipeline.embedded.apache_kafka import fetch_jars
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.processes import LOOPBACK, Child, accepts, free_port, give_back, start_on_free_port
 from pipeline.embedded.stack import EmbeddedStore, Run, Stack, stop_running
@@ -279,6 +280,18 @@ def test_ports_that_are_all_taken_are_told() -> None:
 
 
 @pytest.mark.kafka
+def test_why_maven_failed_is_told_without_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maven = tmp_path / "mvn"
+    maven.write_text(
+        "#!/bin/sh\ncat <<'SAID'\n\x1b[0m[ERROR] [ERROR] Some problems:\n[FATAL] Non-parseable POM\n"
+        "[ERROR] see -> [Help 1]\n\x1b[0m\x1b[0m\nSAID\nexit 1\n"
+    )
+    maven.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(EmbeddedError, match=r"could not fetch Apache Kafka .*: \[FATAL\] Non-parseable POM$"):
+        fetch_jars(tmp_path / "cache")
+
+
 def test_a_stack_with_apache_kafka_keeps_its_log_over_a_restart(settings: Settings) -> None:
     if not (shutil.which("java") and shutil.which("mvn")):
         pytest.skip("Apache Kafka needs Java 17 and Maven, which are not installed here")
