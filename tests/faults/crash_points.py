@@ -22,6 +22,7 @@ from typing import Final
 
 import click
 
+from pipeline.embedded.processes import die_with_parent
 from tests.faults.crashes import ACTIONS, Bed, Outcome, Point, points_of
 from tests.faults.interpose import Action
 from tests.faults.rig import tell
@@ -125,6 +126,7 @@ def _commit() -> str:
 def _begin(folder: Path, seed: int, batches: int) -> None:
     """This process has a bed from its first run on until it ends."""
     global _bed
+    die_with_parent()
     _bed = cache(lambda: Bed(Path(tempfile.mkdtemp(dir=folder)), seed=seed, batches=batches))
 
 
