@@ -73,6 +73,7 @@ class Store:
         """Connect. Raises StoreUnavailableError when nobody answers, StoreRefusedError for wrong credentials."""
         self.where = f"ClickHouse at {settings.clickhouse_host}:{settings.clickhouse_port}"
         self.database = settings.clickhouse_database if database is None else database
+        self.cluster = settings.clickhouse_cluster
         _quiet()
         try:
             self._client: Client = clickhouse_connect.get_client(**_options(settings, timeout_s, self.database))

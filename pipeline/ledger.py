@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import FencedError, IntegrityError
+from pipeline.tiling import Extent, Marked, OverlapError, tiled_end
 
 READINGS: Final = "reading_rows"
 RATED_USAGE: Final = "rated_usage_rows"
@@ -109,6 +110,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class StateAt:
+    """Where a snapshot stands."""
+
+    claim: int
+    last_offset: int
+
+
+@dataclass(frozen=True)
 class Heard:
     """What a session's readings tell of it: its token, first and last instant, newest reference version."""
 
@@ -120,10 +129,16 @@ class Heard:
 
 @dataclass(frozen=True)
 class Taken:
-    """A partition taken over: the claim on it, and the markers that tile it up to the claim's first offset."""
+    """A partition taken over: the claim on it, and those before it, whose markers tile up to its first offset."""
 
     claim: Claim
-    tiles: list[Marker]
+    before: list[Extent]
+
+    def spans(self, first_offset: int) -> list[Span]:
+        """The offsets from one on that were marked before, a span a claim."""
+        end = self.claim.first_offset
+        cut = [(one.claim, max(one.first_offset, first_offset), min(one.end_offset, end)) for one in self.before]
+        return [Span(self.claim.partition, claim, first, after - 1) for claim, first, after in cut if first < after]
 
 
 @dataclass(frozen=True)
@@ -217,8 +232,16 @@ class Ledger(ABC):
         """Partition → the highest number asked for; partitions that nobody ever asked for are absent."""
 
     @abstractmethod
-    def highest_claims(self, partitions: Sequence[int]) -> dict[int, Claim]:
-        """Partition → the claim that counts now; partitions never claimed are absent."""
+    def claims(self, partitions: Sequence[int]) -> list[tuple[Claim, int]]:
+        """The claims that count, with the offset at which each ends, by partition and number."""
+
+    @abstractmethod
+    def marked(self, partitions: Sequence[int]) -> dict[int, dict[int, Marked]]:
+        """Partition → claim → what its markers sum up to, valid or not."""
+
+    @abstractmethod
+    def markers_within(self, spans: Sequence[Span]) -> list[Marker]:
+        """The markers of these claims that lie within their spans, by partition and offset."""
 
     @abstractmethod
     def published(self, partitions: Sequence[int]) -> dict[int, int]:
@@ -235,6 +258,14 @@ class Ledger(ABC):
     @abstractmethod
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
         """The newest snapshot at or before offset `not_beyond`, older by `skip`; None when none is left."""
+
+    @abstractmethod
+    def snapshots(self, partition: int, not_beyond: int) -> list[StateAt]:
+        """Where snapshots stand at or before an offset, the newest first."""
+
+    @abstractmethod
+    def drop_snapshots(self, partition: int, gone: Sequence[StateAt]) -> None:
+        """Delete snapshots; those that are gone already are no error."""
 
     # rows
 
@@ -283,15 +314,32 @@ class Ledger(ABC):
             found[marker.partition].append(marker)
         return {partition: self._tiled(partition, markers) for partition, markers in found.items()}
 
+    def tiled_ends(self, extents: Mapping[int, Sequence[Extent]]) -> dict[int, int]:
+        """Partition → the end of its tiling from where its first claim began, told from sums where these fit."""
+        marked = self.marked(list(extents))
+        return {p: self._tiled_end(p, of, marked.get(p, {})) for p, of in extents.items()}
+
+    def _tiled_end(self, partition: int, extents: Sequence[Extent], marked: Mapping[int, Marked]) -> int:
+        def read(claim: int, first: int, last: int) -> list[tuple[int, int]]:
+            return [(m.first_offset, m.last_offset) for m in self.markers_within([Span(partition, claim, first, last)])]
+
+        try:
+            return tiled_end(extents, marked, read)
+        except OverlapError as error:
+            raise self._overlap(partition, error.offset) from error
+
+    def _overlap(self, partition: int, offset: int) -> IntegrityError:
+        return IntegrityError(
+            f"{self.where}: markers of partition {partition} overlap at offset {offset}: "
+            "two workers wrote under valid claims; stop all workers and run `wattrate verify`"
+        )
+
     def _tiled(self, partition: int, markers: Iterable[Marker]) -> list[Marker]:
         tiles: list[Marker] = []
         for marker in markers:
             end = tiles[-1].last_offset + 1 if tiles else marker.first_offset
             if marker.first_offset < end:
-                raise IntegrityError(
-                    f"{self.where}: markers of partition {partition} overlap at offset {marker.first_offset}: "
-                    "two workers wrote under valid claims; stop all workers and run `wattrate verify`"
-                )
+                raise self._overlap(partition, marker.first_offset)
             if marker.first_offset > end:
                 break
             tiles.append(marker)
@@ -307,12 +355,10 @@ class Ledger(ABC):
         after it was given up counts for nobody.
         """
         numbers = self._intend(list(partitions), member, now_ms)
-        before = self.highest_claims(partitions)
-        tiles = self.tilings(partitions)
-        claims = [
-            Claim(p, numbers[p], tiles[p][-1].last_offset + 1 if tiles[p] else 0, member) for p in partitions
-        ]  # fmt: skip
-        previous = [before[p].claim if p in before else 0 for p in partitions]
+        before = self.extents(partitions)
+        ends = self.tiled_ends(before)
+        claims = [Claim(p, numbers[p], ends[p], member) for p in partitions]
+        previous = [before[p][-1].claim if before[p] else 0 for p in partitions]
         self._add(
             "claim_rows", "claimed_at", now_ms, partition=partitions, claim=[c.claim for c in claims],
             first_offset=[c.first_offset for c in claims], member=[member] * len(claims), previous=previous,
@@ -322,7 +368,18 @@ class Ledger(ABC):
             if shown.get(claim.partition) != claim:
                 self._fenced(claim, shown.get(claim.partition))
         self.check_claims(claims)
-        return {claim.partition: Taken(claim, tiles[claim.partition]) for claim in claims}
+        return {claim.partition: Taken(claim, before[claim.partition]) for claim in claims}
+
+    def extents(self, partitions: Sequence[int]) -> dict[int, list[Extent]]:
+        """Partition → the claims that count, and where, in the order of their numbers and of their offsets."""
+        found: dict[int, list[Extent]] = {partition: [] for partition in partitions}
+        for claim, end in self.claims(partitions):
+            found[claim.partition].append(Extent(claim.claim, claim.first_offset, end))
+        return found
+
+    def highest_claims(self, partitions: Sequence[int]) -> dict[int, Claim]:
+        """Partition → the claim that counts now; partitions never claimed are absent."""
+        return {claim.partition: claim for claim, _ in self.claims(partitions)}
 
     def _intend(self, partitions: list[int], member: str, now_ms: int) -> dict[int, int]:
         """A number on each partition that this member alone has asked for, and nobody a higher one.
@@ -393,7 +450,7 @@ class Ledger(ABC):
             "taken_at": _MS_UTC,
         }
         columns = {name: pa.array([value], types.get(name, pa.uint64())) for name, value in asdict(snapshot).items()}
-        self.insert("snapshot_rows", self._with_log(columns, 1))
+        self.insert("state_rows", self._with_log(columns, 1))
 
     def _add(self, table: str, instant: str, now_ms: int, **columns: Sequence[Any]) -> None:
         rows = len(columns["partition"])

@@ -22,7 +22,7 @@ _CREATE_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\n?(.*)\Z", re.DOTA
 _CREATE_VIEW = re.compile(r"\A(CREATE (?:OR REPLACE VIEW|VIEW IF NOT EXISTS) \w+)")
 _ALTER = re.compile(r"\A(ALTER TABLE \w+)")
 # A Distributed table has no parts of its own.
-_OF_PARTS = re.compile(r"\AALTER TABLE \w+\s+(?:ADD INDEX|ADD PROJECTION|MATERIALIZE|MODIFY SETTING)")
+_OF_PARTS = re.compile(r"\AALTER TABLE \w+\s+(?:ADD INDEX|ADD PROJECTION|DROP PROJECTION|MATERIALIZE|MODIFY SETTING)")
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _LEDGER = f"""CREATE TABLE IF NOT EXISTS {TABLE}
 (

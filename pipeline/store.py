@@ -25,8 +25,10 @@ from pipeline.ledger import (
     Refusal,
     Snapshot,
     Span,
+    StateAt,
     Sums,
 )
+from pipeline.tiling import Marked
 
 # table → its view, and its columns as a batch's own table has them: an enumeration's words, not its numbers
 _VIEWS: Final = {
@@ -37,6 +39,9 @@ _VIEWS: Final = {
     QUARANTINE: ("quarantine", "* REPLACE (toString(action) AS action)"),
 }
 
+STATES: Final = "state_rows"
+# That servers of a cluster have all done it is not waited for: one that is away does it when it comes back.
+NOT_AWAITED: Final = {"distributed_ddl_task_timeout": "0"}
 _BLOCK_BITS: Final = 14
 _BLOCK: Final = f"bitShiftLeft(toUInt64(partition), 48) + bitShiftRight(offset, {_BLOCK_BITS})"  # as the index has it
 _BLOCKS: Final = 64  # of one span, named one by one; a longer span is as good without
@@ -110,9 +115,41 @@ class StoreLedger(Ledger):
             names=", ".join(f"{partition:d}" for partition in partitions) or "NULL",
         )
 
+    def markers_within(self, spans: Sequence[Span]) -> list[Marker]:
+        """The markers of these claims that lie within their spans, by partition and offset."""
+        if not spans:
+            return []
+        within = [
+            f"(partition = {s.partition:d} AND claim = {s.claim:d} AND first_offset >= {s.first_offset:d} "
+            f"AND last_offset <= {s.last_offset:d})"
+            for s in spans
+        ]
+        return self._markers(
+            "SELECT {columns} FROM marker_rows FINAL WHERE log_id = {log} AND ({within}) "
+            "ORDER BY partition, first_offset",
+            within=" OR ".join(within),
+        )
+
+    def marked(self, partitions: Sequence[int]) -> dict[int, dict[int, Marked]]:
+        """Partition → claim → what its markers sum up to, valid or not; asked of a projection of 0010."""
+        rows = self.store.rows(
+            "SELECT partition, claim, min(first_offset) AS low, sum(last_offset + 1 - first_offset) AS lengths, "
+            "sum(intHash64(last_offset + 1) - intHash64(first_offset)) AS seams FROM marker_rows "
+            "WHERE log_id = {log:UInt64} AND partition IN {partitions:Array(UInt16)} GROUP BY partition, claim",
+            {"log": self.log_id, "partitions": list(partitions)},
+        )
+        found: dict[int, dict[int, Marked]] = {}
+        for row in rows:
+            one = Marked(row["claim"], row["low"], row["lengths"], row["seams"])
+            found.setdefault(row["partition"], {})[one.claim] = one
+        return found
+
     def newest_reference(self) -> int:
         """The newest reference version that a marker names, valid or not; 0 where none does."""
-        sql = "SELECT max(reference_version) FROM marker_rows WHERE log_id = {log:UInt64}"
+        sql = (
+            "SELECT max(version) FROM (SELECT partition, claim, max(reference_version) AS version FROM marker_rows "
+            "WHERE log_id = {log:UInt64} GROUP BY partition, claim)"
+        )
         return int(self.store.scalar(sql, {"log": self.log_id}) or 0)
 
     def _markers(self, sql: str, **values: int | str) -> list[Marker]:
@@ -138,14 +175,14 @@ class StoreLedger(Ledger):
         )
         return {row["part"]: Intent(row["number"], tuple(row["members"])) for row in rows}
 
-    def highest_claims(self, partitions: Sequence[int]) -> dict[int, Claim]:
-        """Partition → the claim that counts now; partitions never claimed are absent."""
+    def claims(self, partitions: Sequence[int]) -> list[tuple[Claim, int]]:
+        """The claims that count, with the offset at which each ends, by partition and number."""
         rows = self.store.rows(
-            "SELECT partition, claim, first_offset, member FROM claims "
+            "SELECT partition, claim, first_offset, member, end_offset FROM claims "
             "WHERE log_id = {log:UInt64} AND partition IN {partitions:Array(UInt16)} ORDER BY partition, claim",
             {"log": self.log_id, "partitions": list(partitions)},
         )
-        return {row["partition"]: Claim(**row) for row in rows}
+        return [(Claim(**{f.name: row[f.name] for f in fields(Claim)}), row["end_offset"]) for row in rows]
 
     # refusals
 
@@ -177,20 +214,44 @@ class StoreLedger(Ledger):
 
     def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
         """The newest snapshot at or before offset `not_beyond`, older by `skip`; None when none is left."""
-        names = [f.name for f in fields(Snapshot) if f.name != "taken_at"]
-        sql = (
-            f"SELECT {', '.join(names)}, toUnixTimestamp64Milli(taken_at) AS taken_ms FROM snapshot_rows "
-            "WHERE log_id = {log:UInt64} AND partition = {partition:UInt16} AND last_offset <= {last:UInt64} "
-            "ORDER BY last_offset DESC, claim DESC LIMIT 1 OFFSET {skip:UInt32}"
-        )
-        values = {"log": self.log_id, "partition": partition, "last": not_beyond, "skip": skip}
-        found = self.store.arrow(sql, values)
-        if not found.num_rows:
+        standing = self._standing(partition, not_beyond)
+        if skip >= len(standing):
             return None
+        names = [f.name for f in fields(Snapshot) if f.name != "taken_at"]
+        at, table = standing[skip]
+        found = self.store.arrow(
+            f"SELECT {', '.join(names)}, toUnixTimestamp64Milli(taken_at) AS taken_ms FROM {table} "
+            "WHERE log_id = {log:UInt64} AND partition = {partition:UInt16} AND last_offset = {last:UInt64} "
+            "AND claim = {claim:UInt32} LIMIT 1",
+            {"log": self.log_id, "partition": partition, "last": at.last_offset, "claim": at.claim},
+        )
+        if not found.num_rows:  # dropped since
+            return self.snapshot(partition, not_beyond, skip)
         row = {name: found.column(name)[0].as_py() for name in names if name not in ("payload", "code_version")}
         payload = found.column("payload").cast(pa.binary())[0].as_py()
         version = found.column("code_version").cast(pa.string())[0].as_py()
         return Snapshot(**row, payload=payload, code_version=version, taken_at=found.column("taken_ms")[0].as_py())
+
+    def snapshots(self, partition: int, not_beyond: int) -> list[StateAt]:
+        """Where snapshots stand at or before an offset, the newest first."""
+        return [at for at, table in self._standing(partition, not_beyond) if table == STATES]
+
+    def _standing(self, partition: int, not_beyond: int) -> list[tuple[StateAt, str]]:
+        """With the table of each; the old table's, which nobody writes to any more, stand behind."""
+        rows = self.store.rows(
+            " UNION ALL ".join(
+                f"SELECT DISTINCT claim, last_offset, '{table}' AS held, {age} AS age FROM {table} WHERE "
+                "log_id = {log:UInt64} AND partition = {partition:UInt16} AND last_offset <= {last:UInt64}"
+                for age, table in enumerate((STATES, "snapshot_rows"))
+            ),
+            {"log": self.log_id, "partition": partition, "last": not_beyond},
+        )
+        rows.sort(key=lambda row: (-row["age"], row["last_offset"], row["claim"]), reverse=True)
+        return [(StateAt(row["claim"], row["last_offset"]), row["held"]) for row in rows]
+
+    def drop_snapshots(self, partition: int, gone: Sequence[StateAt]) -> None:
+        """Delete snapshots; those that are gone already are no error."""
+        self.store.command(drop_statement(self.log_id, partition, gone, self.store.cluster), NOT_AWAITED)
 
     def covered_ends(self) -> dict[int, int]:
         """Partition → offset after the last one that counts."""
@@ -209,6 +270,13 @@ class StoreLedger(Ledger):
             {"log": self.log_id},
         )[0]
         return int(row["reached_ms"]) if row["seen"] == partitions else None
+
+
+def drop_statement(log_id: int, partition: int, gone: Sequence[StateAt], cluster: str = "") -> str:
+    """Each snapshot is a table partition. A Distributed table has none: on a cluster its local part is named."""
+    table = f"{STATES}_local ON CLUSTER '{cluster}'" if cluster else STATES
+    names = [f"({log_id:d}, {partition:d}, {one.claim:d}, {one.last_offset:d})" for one in gone]
+    return f"ALTER TABLE {table} {', '.join(f'DROP PARTITION {name}' for name in names)}"
 
 
 def _sums_query(tables: Iterable[str], spans: Sequence[Span], final: str) -> str:

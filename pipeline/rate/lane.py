@@ -12,6 +12,7 @@ from pipeline.ledger import Claim, Ledger
 from pipeline.log import Log
 from pipeline.rate.commit import Written, announce, write
 from pipeline.rate.doors import Doors, Sending
+from pipeline.rate.retire import Keeping, retire
 from pipeline.rate.session_events import DataOf
 from pipeline.rate.snapshot import StateCopy
 
@@ -31,8 +32,9 @@ class Flight:
 class Lane:
     """Commits one flight at a time in a thread of its own, over a connection of its own."""
 
-    def __init__(self, doors: Doors, sender: Sending, data_of: DataOf) -> None:
+    def __init__(self, doors: Doors, sender: Sending, data_of: DataOf, keeping: Keeping) -> None:
         """Nothing in it; `data_of` gives the reference data that batches were rated by."""
+        self._keeping = keeping
         self._ledger, self._clock = doors.ledger(), doors.clock
         self._sender, self._data_of = sender, data_of
         self._thread = doors.thread("commit")
@@ -76,13 +78,14 @@ class Lane:
             flight.marked = True
         announce(self._ledger, self._sender, flight.written, self._data_of, self._clock.now_ms())
         for snapshot in flight.snapshots:
-            store_snapshot(self._ledger, snapshot)
+            store_snapshot(self._ledger, snapshot, flight.claims[snapshot.header.partition], self._keeping)
 
 
-def store_snapshot(ledger: Ledger, taken: StateCopy) -> None:
-    """Store a snapshot; that it fails costs recovery time and nothing else."""
+def store_snapshot(ledger: Ledger, taken: StateCopy, claim: Claim, keeping: Keeping) -> None:
+    """Store a snapshot, and drop older ones; that it fails costs recovery time or space and nothing else."""
     snapshot = taken.packed()
     try:
         ledger.add_snapshot(snapshot)
+        retire(ledger, snapshot, claim, keeping)
     except StoreUnavailableError as error:
         LOG.warning("snapshot not stored; recovery replays more", partition=snapshot.partition, why=str(error))

@@ -1,6 +1,6 @@
 """From nothing to the state after the last marker: claim, reconcile, snapshot, replay, publish.
 
-1. claim      from the end of the tiled markers on: whoever wrote before is fenced (`Ledger.take`)
+1. claim      from the end of the tiled markers on, told from sums: whoever wrote before is fenced (`Ledger.take`)
 2. adopt      what the store is known to refuse of the offsets to come is in force under the new claim
 3. reconcile  the markers of the last hour of work are held against their rows
 4. snapshot   the newest that fits and that no broken marker lies before; torn, foreign or other code's are refused
@@ -8,7 +8,7 @@
 6. publish    outputs that were marked and perhaps not sent
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -27,6 +27,7 @@ from pipeline.ledger import (
     Ledger,
     Marker,
     Span,
+    Taken,
 )
 from pipeline.log import Log
 from pipeline.rate.doors import Clock, Doors, Reading, Sending
@@ -42,7 +43,6 @@ from pipeline.rate.tables import tables_of
 
 LOG: Final = Log("rate")
 _REPLAY_RECORDS: Final = 20_000
-_DOUBTED_MS: Final = 3_600_000  # what was written so long before the last marker; all before that is for `verify`
 _RUNS: Final = 200  # of markers in one question: the store takes texts up to a length
 _SILENT_S: Final = 30.0
 _REPORT_S: Final = 10.0
@@ -50,6 +50,10 @@ _REPORT_S: Final = 10.0
 
 class Recovery:
     """Brings partitions of one worker to the state after their last marker."""
+
+    # Markers are doubted that were written so long before the last one, and later; all before that is for `verify`.
+    # How many offsets that is nobody knows before: what is asked for grows by eight from so many on.
+    doubted_ms, doubted_at_first = 3_600_000, 50_000
 
     def __init__(
         self,
@@ -73,24 +77,40 @@ class Recovery:
         claims = {partition: one.claim for partition, one in taken.items()}
         self._by_claim = adopt(self._ledger, claims, clock.now_ms())
         self.refused.update({p: self._by_claim[p].get(claim.claim, {}) for p, claim in claims.items()})
-        doubted = {partition: _doubted(taken[partition].tiles) for partition in partitions}
-        broken = self._broken(doubted)
+        broken = self._broken(self._doubted(taken))
         for partition in partitions:
-            self._rebuild(partition, taken[partition].tiles, broken[partition])
+            self._rebuild(taken[partition], broken[partition])
         self._publish_rest(claims)
         LOG.info("partitions taken over", partitions=len(partitions), seconds=round(clock.monotonic() - started_s, 2))
         return claims
 
-    def _rebuild(self, partition: int, tiles: list[Marker], broken: list[Marker]) -> None:
+    def _rebuild(self, taken: Taken, broken: list[Marker]) -> None:
+        """The state right before the claim's first offset, whatever markers there are: it is never behind the claim."""
+        partition, last = taken.claim.partition, taken.claim.first_offset - 1
         self._engine.drop(partition)
         self._engine.own(partition)
-        if not tiles:
+        if last < 0:
             return
-        last = tiles[-1].last_offset
         whole = broken[0].first_offset - 1 if broken else last
         first = from_snapshot(self._engine, self._ledger, partition, whole) + 1
         if first <= last:
-            self._replay(partition, first, [m for m in tiles if m.last_offset >= first], broken)
+            self._replay(taken, first, broken)
+
+    def _doubted(self, taken: Mapping[int, Taken]) -> dict[int, list[Marker]]:
+        """Partition → its last markers, those of an hour of work."""
+        found: dict[int, list[Marker]] = {p: [] for p, one in taken.items() if not one.claim.first_offset}
+        width = self.doubted_at_first
+        while asked := {p: one for p, one in taken.items() if p not in found}:
+            spans = [span for one in asked.values() for span in one.spans(one.claim.first_offset - width)]
+            markers = self._ledger.markers_within(spans)
+            for partition, one in asked.items():
+                tiles = [marker for marker in markers if marker.partition == partition]
+                since_ms = tiles[-1].written_at - self.doubted_ms if tiles else 0
+                old = [at for at, marker in enumerate(tiles) if marker.written_at <= since_ms]
+                if old or width >= one.claim.first_offset:
+                    found[partition] = tiles[old[-1] + 1 :] if old else tiles
+            width *= 8
+        return found
 
     def _broken(self, doubted: dict[int, list[Marker]]) -> dict[int, list[Marker]]:
         """Markers, by partition, whose rows are not what they promise: acknowledged, marked, and lost by the store.
@@ -113,23 +133,23 @@ class Recovery:
         found = self._ledger.sums(ROW_TABLES, [span])
         return sum(sums.check for sums in found.values()) % (1 << 64) == marker.checksum
 
-    def _replay(self, partition: int, first: int, tiles: list[Marker], broken: list[Marker]) -> None:
-        """Run the log again, cut at the markers; only rows of broken markers are written, under their own claim."""
+    def _replay(self, taken: Taken, first: int, broken: list[Marker]) -> None:
+        """Run the log again, cut at claims and broken markers; only these have rows written, under their own claim."""
+        partition, last = taken.claim.partition, taken.claim.first_offset - 1
         with self._doors.tape() as reader:
             reader.assign({partition: first})
-            records = Tape(reader, partition, self._doors.clock, tiles[-1].last_offset)
-            for marker in tiles:
-                mend = marker in broken
-                refused = {partition: self._by_claim[partition].get(marker.claim, {})}
-                for piece in records.until(marker.last_offset, whole=mend):
+            records = Tape(reader, partition, self._doors.clock, last)
+            for span, mend in _pieces(taken, first, broken):
+                refused = {partition: self._by_claim[partition].get(span.claim, {})}
+                for piece in records.until(span.last_offset, whole=mend is not None):
                     self._history.begin({partition: int(piece.offsets[0])})
                     batch = self._engine.process({partition: piece}, refused)
-                    if mend:
-                        claims = {partition: marker.claim}
+                    if mend is not None:
                         tables = tables_of(
-                            batch, self._engine.directory, self._engine.sheets, self._ledger.log_id, claims
-                        )
-                        self._mend(marker, tables)
+                            batch, self._engine.directory, self._engine.sheets, self._ledger.log_id,
+                            {partition: span.claim},
+                        )  # fmt: skip
+                        self._mend(mend, tables)
 
     def _mend(self, marker: Marker, tables: dict[str, pa.Table]) -> None:
         LOG.error(
@@ -161,9 +181,17 @@ class Recovery:
             self._ledger.add_published({partition: (claim.claim, last)}, self._doors.clock.now_ms())
 
 
-def _doubted(tiles: list[Marker]) -> list[Marker]:
-    """Markers of the last hour of work."""
-    return [m for m in tiles if m.written_at > tiles[-1].written_at - _DOUBTED_MS]
+def _pieces(taken: Taken, first: int, broken: list[Marker]) -> Iterator[tuple[Span, Marker | None]]:
+    """The offsets from one on to the claim's, by the claim they were marked under; a broken marker is a piece."""
+    for span in taken.spans(first):
+        at = span.first_offset
+        for marker in (m for m in broken if m.claim == span.claim and m.first_offset >= at):
+            if at < marker.first_offset:
+                yield replace(span, first_offset=at, last_offset=marker.first_offset - 1), None
+            yield replace(span, first_offset=marker.first_offset, last_offset=marker.last_offset), marker
+            at = marker.last_offset + 1
+        if at <= span.last_offset:
+            yield replace(span, first_offset=at), None
 
 
 def _runs(tiles: list[Marker]) -> list[Span]:

@@ -25,6 +25,7 @@ from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
 from pipeline.rate.progress import Progress
 from pipeline.rate.records import by_partition, cut
 from pipeline.rate.recover import Recovery
+from pipeline.rate.retire import KEEPING
 from pipeline.rate.snapshot import StateCopy, take
 from pipeline.rate.tables import tables_of
 from pipeline.reference import ReferenceData
@@ -50,6 +51,8 @@ class Worker:
     # Records of a partition after which a snapshot is due whatever the time, at least and for each of its connectors:
     # what a recovery replays stays short, and copying the state costs little beside rating so much.
     replayed, replayed_each = 50_000, 2
+    recovery: type[Recovery] = Recovery
+    keeping = KEEPING  # of snapshots
 
     def __init__(self, settings: Settings, doors: Doors) -> None:
         """Open the doors. Raises outages as they are."""
@@ -60,8 +63,8 @@ class Worker:
         self._reader = doors.reader()
         self._verifier = Verifier(settings.verify_processes)
         self.engine = Engine(doors.partitions, self._history, self._load, verifier=self._verifier)
-        self._lane = Lane(doors, self._sender, self.engine.sheets.data)
-        self._recovery = Recovery(self.engine, self._ledger, self._history, self._sender, doors)
+        self._lane = Lane(doors, self._sender, self.engine.sheets.data, self.keeping)
+        self._recovery = self.recovery(self.engine, self._ledger, self._history, self._sender, doors)
         self._claims: dict[int, Claim] = {}
         self._snapshots: dict[int, tuple[float, int]] = {}  # when the last one was due, and the first offset after it
         self._ends: dict[int, int] = {}  # last offset that counts, by partition
@@ -333,7 +336,7 @@ class Worker:
             snapshot = take(
                 self.engine, partition, self._ends[partition], self._claims[partition].claim, self._clock.now_ms()
             )
-            store_snapshot(self._ledger, snapshot)
+            store_snapshot(self._ledger, snapshot, self._claims[partition], self.keeping)
 
     def _note(self, markers: Iterable[Marker]) -> None:
         self.progress.note(markers, self._clock.monotonic())

@@ -191,7 +191,7 @@ def _snapshots(store: Store) -> Check:
     rows = store.rows(
         "SELECT s.log_id AS log_id, s.partition AS part, s.claim AS the_claim, s.last AS taken_at, "
         "c.last AS covered_to "
-        "FROM (SELECT log_id, partition, claim, max(last_offset) AS last FROM snapshot_rows "
+        "FROM (SELECT log_id, partition, claim, max(last_offset) AS last FROM state_rows "
         "GROUP BY log_id, partition, claim) AS s INNER JOIN (SELECT log_id, partition, claim, max(last_offset) AS last "
         "FROM covered GROUP BY log_id, partition, claim) AS c USING (log_id, partition, claim)"
     )

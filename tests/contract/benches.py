@@ -15,7 +15,8 @@ from pipeline.ledger import RATED_USAGE, Ledger, Marker
 from pipeline.settings import Settings
 from pipeline.store import StoreLedger
 from tests.contract.proxy import Fault, Proxy
-from tests.simulation.store import Fate, Part, SimulatedLedger, SimulatedStore
+from tests.simulation.ledger import SimulatedLedger
+from tests.simulation.store import Fate, Part, SimulatedStore
 
 LOG = (1 << 64) - 5  # ids use all 64 bits
 JUNE, JULY = 1_717_200_000_000, 1_719_800_000_000  # instants in two table partitions

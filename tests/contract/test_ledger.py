@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.errors import FencedError, IntegrityError, StoreUnavailableError
-from pipeline.ledger import CDRS, DEAD_LETTERS, RATED_USAGE, Claim, Ledger, Marker, Snapshot, Span
+from pipeline.ledger import CDRS, DEAD_LETTERS, RATED_USAGE, Claim, Ledger, Marker, Snapshot, Span, StateAt
 from pipeline.settings import Settings
+from pipeline.tiling import UNBOUNDED, Extent
 from tests.contract.benches import JULY, LOG, Bench, SimulatedBench, marker, real_bench, usage
 
 NOW = int(time.time() * 1000)  # old snapshots are deleted after 30 days
@@ -145,6 +146,51 @@ def test_a_tiling_ends_at_the_first_hole_and_an_overlap_halts(ledger: Ledger) ->
         ledger.tilings([0])
 
 
+def ends(ledger: Ledger, partitions: list[int]) -> dict[int, int]:
+    """Told from sums; it must be what the markers themselves say."""
+    told = ledger.tiled_ends(ledger.extents(partitions))
+    read = {p: tiles[-1].last_offset + 1 if tiles else 0 for p, tiles in ledger.tilings(partitions).items()}
+    assert told == read
+    return told
+
+
+def test_how_far_markers_tile_is_told_from_their_sums(ledger: Ledger) -> None:
+    take(ledger, "a")
+    ledger.add_markers([marker(first, first + 4) for first in range(0, 1000, 5)])
+    assert ends(ledger, [0, 3]) == {0: 1000, 3: 0}
+    ledger.add_markers([marker(1000, 1001), marker(1002, 1002)])
+    assert ends(ledger, [0, 3]) == {0: 1003, 3: 0}
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_hole_is_seen_however_old_it_is_and_whatever_went_in_twice(ledger: Ledger, missing: int) -> None:
+    # given markers of which one is not there, and others of the same length twice, as after a lost answer
+    take(ledger, "a")
+    tiles = [marker(first, first + 4) for first in range(0, 30, 5)]
+    ledger.add_markers([one for at, one in enumerate(tiles) if at != missing])
+    ledger.add_markers([tiles[missing - 1]])
+    assert ends(ledger, [0]) == {0: 5 * missing}
+    ledger.add_markers([tiles[missing + 1]])
+    assert ends(ledger, [0]) == {0: 5 * missing}
+    # when the next worker goes on from there, and the old one's later markers lie behind its claim
+    assert take(ledger, "b").first_offset == 5 * missing
+    ledger.add_markers([marker(5 * missing, 5 * missing + 7, claim=2)])
+    assert ends(ledger, [0]) == {0: 5 * missing + 8}
+
+
+def test_a_lost_first_marker_is_a_hole_too(ledger: Ledger) -> None:
+    take(ledger, "a")
+    ledger.add_markers([marker(5, 9), marker(10, 14)])
+    assert take(ledger, "b").first_offset == 0
+
+
+def test_a_repeated_marker_alone_changes_nothing(ledger: Ledger) -> None:
+    take(ledger, "a")
+    ledger.add_markers([marker(0, 4), marker(5, 9)])
+    ledger.add_markers([marker(5, 9)])
+    assert ends(ledger, [0]) == {0: 10}
+
+
 # claims
 
 
@@ -152,7 +198,8 @@ def test_the_next_claim_takes_over_and_the_old_one_is_told(ledger: Ledger) -> No
     old = take(ledger, "a")
     ledger.add_markers([marker(0, 6)])
     new = ledger.take([0], "b", NOW)[0]
-    assert new.claim == Claim(0, 2, 7, "b") and new.tiles == [marker(0, 6)]
+    assert new.claim == Claim(0, 2, 7, "b") and new.before == [Extent(1, 0, UNBOUNDED)]
+    assert ledger.markers_within(new.spans(0)) == [marker(0, 6)] and ledger.markers_within(new.spans(1)) == []
     ledger.check_claims([new.claim])
     with pytest.raises(FencedError, match="belongs to b with claim 2"):
         ledger.check_claims([old])
@@ -284,6 +331,24 @@ def test_snapshots_are_found_newest_first_and_hold_any_bytes(ledger: Ledger) -> 
     older = ledger.snapshot(0, not_beyond=100, skip=1)
     assert older is not None and older.last_offset == 10
     assert ledger.snapshot(0, not_beyond=9) is None
+
+
+def test_snapshots_are_dropped_by_name(bench: Bench) -> None:
+    ledger = bench.ledger
+    for claim, offset in ((1, 10), (1, 20), (2, 20), (2, 30)):
+        ledger.add_snapshot(Snapshot(0, claim, offset, "v", LOG, b"state", NOW))
+    ledger.add_snapshot(Snapshot(0, 2, 30, "v", LOG, b"state", NOW))  # as after a lost answer
+    ledger.add_snapshot(Snapshot(1, 1, 10, "v", LOG, b"state", NOW))
+    standing = [StateAt(2, 30), StateAt(2, 20), StateAt(1, 20), StateAt(1, 10)]
+    assert ledger.snapshots(0, 30) == standing and ledger.snapshots(0, 29) == standing[1:]
+    for _ in range(2):  # again is no error
+        ledger.drop_snapshots(0, [StateAt(1, 20), StateAt(2, 30)])
+        assert ledger.snapshots(0, 30) == [StateAt(2, 20), StateAt(1, 10)]
+    newest = ledger.snapshot(0, 30)
+    assert newest is not None and (newest.claim, newest.last_offset) == (2, 20)
+    assert ledger.snapshots(1, 30) == [StateAt(1, 10)]
+    with bench.down(), pytest.raises(StoreUnavailableError):
+        ledger.drop_snapshots(0, [StateAt(1, 10)])
 
 
 def test_published_offsets_only_grow(ledger: Ledger) -> None:

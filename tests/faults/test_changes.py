@@ -76,8 +76,8 @@ def test_rows_that_the_store_lost_under_a_marker_are_written_again(
         lost = store.scalar("SELECT count() FROM rated_usage_rows WHERE offset % 7 = 0")
         store.command("ALTER TABLE rated_usage_rows DELETE WHERE offset % 7 = 0", {"mutations_sync": "1"})
         if not snapshots:
-            store.command("TRUNCATE TABLE snapshot_rows")
-        assert bool(store.scalar("SELECT count() FROM snapshot_rows")) == snapshots
+            store.command("TRUNCATE TABLE state_rows")
+        assert bool(store.scalar("SELECT count() FROM state_rows")) == snapshots
     with Process(settings, tmp_path / "worker.log") as worker:
         assert worker.await_word(TAKEN_OVER), worker.said()
         assert "the store lost rows under a marker" in worker.said()
@@ -93,7 +93,7 @@ def test_code_that_rates_otherwise_stops_at_the_first_marker_that_it_contradicts
     settings = replace(small(ready), snapshot_interval_s=3_600.0)
     rated(settings, tmp_path, SEED + 2)
     with Store(settings) as store:
-        store.command("TRUNCATE TABLE snapshot_rows")
+        store.command("TRUNCATE TABLE state_rows")
         store.command(
             "INSERT INTO marker_rows SELECT * REPLACE (checksum + 1 AS checksum, "
             "written_at + INTERVAL 1 SECOND AS written_at) FROM marker_rows ORDER BY partition, first_offset LIMIT 1"

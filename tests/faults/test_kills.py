@@ -71,11 +71,11 @@ def spoil(settings: Settings, columns: dict[str, str]) -> None:
     """Put a spoiled copy of each partition's newest snapshot where a later one would stand."""
     kept = ("log_id", "partition", "claim", "last_offset", "code_version", "checksum", "payload", "taken_at")
     chosen = ", ".join(f"{columns.get(name, f'own.{name}')} AS {name}" for name in kept)
-    newest = "(SELECT * FROM snapshot_rows ORDER BY last_offset DESC, claim DESC LIMIT 1 BY log_id, partition)"
+    newest = "(SELECT * FROM state_rows ORDER BY last_offset DESC, claim DESC LIMIT 1 BY log_id, partition)"
     with Store(settings) as store:
         source = f"{newest} AS own JOIN {newest} AS other ON other.partition = (own.partition + 1) % 4"
         store.command(
-            f"INSERT INTO snapshot_rows ({', '.join(kept)}) "
+            f"INSERT INTO state_rows ({', '.join(kept)}) "
             f"SELECT * REPLACE (claim + 1 AS claim) FROM (SELECT {chosen} FROM {source})"
         )
 

@@ -37,7 +37,8 @@ def told(runs: list[Ran], seconds: float) -> str:
     whole = [ran.told for ran in runs if not ran.failed]
     return (
         f"{len(runs)} seeds, {len(runs) - len(whole)} failed; {sum(t.steps for t in whole):,} steps, "
-        f"{sum(t.checked for t in whole):,} landings checked, {sum(t.kills for t in whole):,} kills, "
+        f"{sum(t.checked for t in whole):,} landings checked, "
+        f"{sum(t.drops for t in whole):,} times snapshots dropped, {sum(t.kills for t in whole):,} kills, "
         f"{sum(t.faults for t in whole):,} other faults, {sum(len(t.exits) for t in whole):,} workers that left and "
         f"joined again; {seconds:.0f} s, {1000 * sum(ran.cpu_s for ran in runs) / max(1, len(runs)):.0f} ms CPU a seed"
     )

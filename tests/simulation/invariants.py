@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline import topics
 from pipeline.kafka import Headers
 from pipeline.ledger import ALERTS, CDRS, RATED_USAGE, ROW_TABLES
-from tests.simulation.store import Identity, Part, Row, SimulatedStore, identity
+from tests.simulation.store import UNBOUNDED, Identity, Part, Row, SimulatedStore, identity
 from tests.simulation.workload import Rows, without_claim
 
 _TABLE_OF: Final = {topics.CDRS: CDRS, topics.ALERTS: ALERTS, topics.RATED_USAGE: RATED_USAGE}
@@ -34,7 +34,12 @@ class Invariants:
         self._looked: dict[int, int] = {}
         self._checked: dict[tuple[str, int], tuple[list[Row], int]] = {}
         self._ids: dict[tuple[str, int], tuple[list[Row], set[Identity]]] = {}
-        self.checked = 0
+        self._wounds: dict[int, int] = {}  # partition → where its markers must reach again, since some were lost
+        self.checked = self.drops = 0
+
+    def lost(self, partition: int) -> None:
+        """Markers of a partition are about to go: till they reach as far again, readers may lack rows."""
+        self._wounds[partition] = max(self._wounds.get(partition, 0), self._end(partition))
 
     def landed(self, part: Part) -> None:
         """After each part: its rows are those of the undisturbed run, and what counts is a prefix of them."""
@@ -49,6 +54,17 @@ class Invariants:
         if part.table in self._rows or part.table in _TILES:
             self._prefix()
 
+    def _usable(self, partition: int) -> bool:
+        """Whether a snapshot is stored that recovery would take in now."""
+        end = self._end(partition)
+        rows = self._store.shelf("state_rows", partition).rows
+        return any("spoiled" not in row and row["last_offset"] < end for row in rows)
+
+    def dropped(self, partition: int) -> None:
+        """After snapshots were dropped: one is left to begin with, except while lost markers are not there again."""
+        self.drops += 1
+        assert self._usable(partition) or partition in self._wounds, f"partition {partition} has no snapshot left"
+
     def ends(self) -> dict[int, int]:
         """Partition → offset after the last that counts. The markers tile."""
         return {partition: self._end(partition) for partition in range(self._partitions)}
@@ -60,17 +76,21 @@ class Invariants:
         end = 0
         for marker in self._store.markers(partition):
             first = marker["first_offset"]
+            if first > end and partition in self._wounds:
+                break
             what = "overlap" if first < end else "leave a gap"
             assert first == end, f"markers of partition {partition} {what} at {end}: {marker}"
             end = marker["last_offset"] + 1
         self._ends[partition] = self._store.rows[partition], end
+        if end >= self._wounds.get(partition, UNBOUNDED):
+            del self._wounds[partition]
         return end
 
     def _prefix(self) -> None:
         """The views show what counts. Only where something landed since is looked at again."""
         assert self._store.rows.keys() <= set(range(self._partitions)), f"rows of partitions {set(self._store.rows)}"
         for partition, end in self.ends().items():
-            if self._looked.get(partition) == self._store.rows[partition]:
+            if self._looked.get(partition) == self._store.rows[partition] or partition in self._wounds:
                 continue
             for table in ROW_TABLES:
                 shown = self._store.shown(table, partition)
@@ -102,7 +122,7 @@ class Invariants:
 
     def committed(self, partition: int, offset: int) -> None:
         """The group's offset is never ahead of the markers."""
-        end = self._end(partition)
+        end = max(self._end(partition), self._wounds.get(partition, 0))
         assert offset <= end, f"partition {partition}: the group's offset {offset} is ahead of the markers' {end}"
 
     def delivered(self, topic: str, value: bytes, headers: Headers) -> None:
@@ -110,7 +130,8 @@ class Invariants:
         if topic not in _TABLE_OF:
             return
         for at, body in _identities(topic, value, headers):
-            assert at in self._shown(_TABLE_OF[topic], at[0]), f"{topic} has {at}, which does not count"
+            if at[0] not in self._wounds:
+                assert at in self._shown(_TABLE_OF[topic], at[0]), f"{topic} has {at}, which does not count"
             assert self._sent[topic].setdefault(at, body) == body, f"{topic} has {at} with two contents"
 
     def _shown(self, table: str, partition: int) -> set[Identity]:
@@ -125,6 +146,7 @@ class Invariants:
     def finished(self) -> None:
         """At the end: everything counts, everything was published and is said to be."""
         ends = self.ends()
+        assert not self._wounds, f"markers that were lost are not there again: {self._wounds}, {ends}"
         self._prefix()
         for table in ROW_TABLES:
             assert len(self._store.visible(table)) == len(self._rows[table]), f"{table} is not whole: {ends}"

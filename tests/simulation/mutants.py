@@ -6,14 +6,14 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.codec.records import Records
-from pipeline.ledger import ROW_TABLES, Claim, Marker, Span, Taken
+from pipeline.ledger import ROW_TABLES, Claim, Marker, Snapshot, Span, Taken
 from pipeline.rate.lane import store_snapshot
 from pipeline.rate.snapshot import StateCopy, take
-from pipeline.rate.worker import Worker
 from pipeline.reference import ReferenceData
+from pipeline.tiling import UNBOUNDED, Extent
+from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.log import SimulatedSender
-from tests.simulation.store import SimulatedLedger
-from tests.simulation.world import Broken, World
+from tests.simulation.world import Broken, HastyWorker, World
 
 
 class CommitsBeforeRows(SimulatedLedger):
@@ -51,18 +51,17 @@ class ReadsBeforeItAsks(SimulatedLedger):
 
     def take(self, partitions: Sequence[int], member: str, now_ms: int) -> dict[int, Taken]:
         """Tiles that may be stale."""
-        stale = self.tilings(partitions)
-        self._stale = stale
+        self._stale = self.tiled_ends(self.extents(partitions))
         try:
             return super().take(partitions, member, now_ms)
         finally:
             self._stale = None
 
-    _stale: dict[int, list[Marker]] | None = None
+    _stale: dict[int, int] | None = None
 
-    def tilings(self, partitions: Sequence[int]) -> dict[int, list[Marker]]:
+    def tiled_ends(self, extents: Mapping[int, Sequence[Extent]]) -> dict[int, int]:
         """As read before."""
-        return super().tilings(partitions) if self._stale is None else self._stale
+        return super().tiled_ends(extents) if self._stale is None else self._stale
 
 
 class NeverLooksAgain(SimulatedLedger):
@@ -99,6 +98,30 @@ class ClaimsWithoutAsking(SimulatedLedger):
                 self._fenced(claim, now[claim.partition])
 
 
+class TrustsAnAnchor(SimulatedLedger):
+    """Tilings begin at an older snapshot: it was taken when all before it was marked."""
+
+    def tiled_ends(self, extents: Mapping[int, Sequence[Extent]]) -> dict[int, int]:
+        """From there on."""
+        ends = super().tiled_ends(extents)
+        for partition in extents:
+            anchor = self.snapshot(partition, UNBOUNDED, skip=1)
+            tail = [m for m in self.markers([partition]) if anchor and m.first_offset > anchor.last_offset]
+            if anchor and tail and tail[0].first_offset == anchor.last_offset + 1:
+                ends[partition] = self._tiled(partition, tail)[-1].last_offset + 1
+        return ends
+
+
+class RetiresUnseen(SimulatedLedger):
+    """Older snapshots go when a newer one was acknowledged."""
+
+    def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Without reading it back."""
+        super().add_snapshot(snapshot)
+        older = self.snapshots(snapshot.partition, snapshot.last_offset - 1)
+        self.drop_snapshots(snapshot.partition, older)
+
+
 class SkipsPublishedRows(SimulatedLedger):
     """Nothing says how far outputs were published."""
 
@@ -106,7 +129,7 @@ class SkipsPublishedRows(SimulatedLedger):
         """Left out."""
 
 
-class StateAheadOfItsOffset(Worker):
+class StateAheadOfItsOffset(HastyWorker):
     """Snapshots hold more than they say: a batch that does not count yet."""
 
     def _due_snapshots(self, markers: Iterable[Marker]) -> list[StateCopy]:
@@ -116,11 +139,11 @@ class StateAheadOfItsOffset(Worker):
             first = firsts[partition]
             if first:
                 ahead = take(self.engine, partition, first - 1, due.claim, due.taken_at_ms)
-                store_snapshot(self._ledger, ahead)
+                store_snapshot(self._ledger, ahead, self._claims[partition], self.keeping)
         return []
 
 
-class OffsetBeforeMarker(Worker):
+class OffsetBeforeMarker(HastyWorker):
     """The group's offset is stored when a batch is rated, not when it counts."""
 
     def _rate(self, records: dict[int, Records]) -> None:
@@ -166,6 +189,8 @@ MUTANTS: Final[dict[str, Broken]] = dict(
         _mutant("group offset before the marker", worker=OffsetBeforeMarker),
         _mutant("reference applied outside the log", load=newest_reference, weather={"kill": 0.02}),
         _mutant("published before it is sent", sender=ConfirmsUnsent, weather={"kill": 0.02}),
+        _mutant("an anchor hides a hole", ledger=TrustsAnAnchor, weather={"forgets": 0.3, "torn": 0.0}),
+        _mutant("the only snapshot is dropped", ledger=RetiresUnseen, weather={"torn": 0.4}),
         _mutant("published row skipped", ledger=SkipsPublishedRows),
     ]
 )

@@ -1,4 +1,4 @@
-"""A store in memory that keeps ClickHouse's promises and no more, and the ledger over it.
+"""A store in memory that keeps ClickHouse's promises and no more.
 
 An insert becomes a part a table partition (month), and each part lands by itself: all of them, some of them, later, or
 none although the insert was acknowledged. Repeats are told apart when they are read, as ReplacingMergeTree FINAL does.
@@ -8,8 +8,8 @@ and tests/contract holds both to the same.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -18,35 +18,20 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 import pyarrow as pa
 
 from pipeline.errors import StoreRefusedError, StoreUnavailableError
-from pipeline.ledger import (
-    READINGS,
-    SUMMED,
-    Claim,
-    Heard,
-    Intent,
-    Ledger,
-    Marker,
-    Refusal,
-    Snapshot,
-    Span,
-    Sums,
-)
-from pipeline.metering import kinds
 from pipeline.migrations import shipped
 
 Row = dict[str, Any]
 _Answer = TypeVar("_Answer")
 Identity = tuple[int, int, int]  # partition, offset, line
+DROPPED: Final = "dropped"  # what `fate` is asked by where nothing is inserted
 UNBOUNDED: Final = (1 << 64) - 1
 NOT_SAID: Final = (1 << 32) - 1
 REFUSED: Final = "Constraint of the simulated store is violated"
-_WRAP: Final = 1 << 64
 _COVERING: Final = ("claim_rows", "marker_rows")  # what says which rows count
-_ASKING: Final = ("claim_intent_rows", "claim_rows")
 _MONTHS_MAX: Final = 100  # of one insert
 _TABLE = re.compile(
     r"CREATE TABLE IF NOT EXISTS (\w+)\n.*?\nENGINE = (\w+)(?:\((\w+)\))?\n"
-    r"(?:PARTITION BY toYYYYMM\((\w+)\)\n)?ORDER BY \(?([\w, ]+)\)?",
+    r"(?:PARTITION BY (?:toYYYYMM\((\w+)\)|\([\w, ]+\))\n)?ORDER BY \(?([\w, ]+)\)?",
     re.DOTALL,
 )
 
@@ -69,8 +54,6 @@ def _layouts() -> dict[str, Layout]:
 
 
 LAYOUTS: Final = _layouts()
-# Enumerations that the ledger's covered rows have as numbers.
-_NUMBERED: Final = {READINGS: {"verdict": kinds.VERDICTS, "disposition": kinds.DISPOSITIONS}}
 
 
 @dataclass
@@ -113,6 +96,11 @@ class Shelf:
             if held is None or row[self._version] >= held[self._version]:
                 self._final[key] = row
 
+    def lose(self, row: Row) -> None:
+        """A row and its repeats are gone."""
+        self.rows = [one for one in self.rows if self._key(one) != self._key(row)]
+        self._final = {key: one for key, one in self._final.items() if self._key(one) != self._key(row)}
+
     def final(self) -> Iterable[Row]:
         """One of each sort key and table partition: of the highest version, and of those the last."""
         return self._final.values()
@@ -132,6 +120,7 @@ class SimulatedStore:
         self.down: Callable[[], bool] = lambda: False
         self.refuses: Callable[[str, Row], bool] = lambda _table, _row: False
         self.landed: Callable[[Part], None] = lambda _part: None
+        self.dropped: Callable[[int], None] = lambda _partition: None
         self.rows: dict[int, int] = defaultdict(int)  # by partition, of all tables: what did not grow says the same
         self._shelves: dict[tuple[str, int], Shelf] = {}
         self._seen: dict[tuple[str, str, int], tuple[int, Any]] = {}
@@ -167,6 +156,30 @@ class SimulatedStore:
             self.shelf(part.table, row["partition"]).put(part.month, row)
             self.rows[row["partition"]] += 1
         self.landed(part)
+
+    def lose(self, table: str, row: Row) -> None:
+        """A part that was shown is put aside when the store is opened anew."""
+        partition = row["partition"]
+        self.shelf(table, partition).lose(row)
+        self.rows[partition] += 1  # what was found before is looked for again
+        self._seen = {key: kept for key, kept in self._seen.items() if key[2] != partition}
+
+    def drop(self, table: str, partition: int, gone: Iterable[tuple[int, int]]) -> None:
+        """Rows of these claims and last offsets go, perhaps later, perhaps without an answer, as an insert lands."""
+        names = set(gone)
+        fate = self.fate([Part(DROPPED, 0, [])])
+
+        def done() -> None:
+            shelf = self.shelf(table, partition)
+            shelf.rows = [row for row in shelf.rows if (row["claim"], row["last_offset"]) not in names]
+            self.dropped(partition)
+
+        if fate.lands[0] == 0.0:
+            done()
+        elif fate.lands[0] is not None:
+            self._later(fate.lands[0], done)
+        if not fate.answered:
+            raise StoreUnavailableError("the simulated store does not answer (dropping)")
 
     def ask(self) -> None:
         """Before each question."""
@@ -293,169 +306,3 @@ def _month(instant_ms: int) -> int:
 
 def _plain(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in schema])
-
-
-class SimulatedLedger(Ledger):
-    """The ledger of one log over the simulated store; `step` is called at every door."""
-
-    def __init__(self, store: SimulatedStore, log_id: int, step: Callable[[str], None] = lambda _point: None) -> None:
-        """One worker's connection."""
-        super().__init__("the simulated store", log_id)
-        self.store, self._step = store, step
-
-    def insert(self, table: str, rows: pa.Table) -> None:
-        """Insert rows."""
-        if not rows.num_rows:
-            return
-        self._step(f"insert {table}, before")
-        self.store.insert(table, rows)
-        self._step(f"insert {table}, after")
-
-    def _ask(self, what: str) -> None:
-        self._step(what)
-        self.store.ask()
-
-    def sums(
-        self, tables: Iterable[str], spans: Sequence[Span], *, repeats: bool = False
-    ) -> dict[tuple[str, int], Sums]:
-        """By (table, partition)."""
-        self._ask("read back")
-        found: dict[tuple[str, int], Sums] = {}
-        for table in tables:
-            for partition in {span.partition for span in spans}:
-                shelf = self.store.shelf(table, partition)
-                rows = [row for row in (shelf.rows if repeats else shelf.final()) if _inside(row, spans)]
-                if rows:
-                    check = sum(_check_of(row, SUMMED[table]) for row in rows) % _WRAP
-                    found[table, partition] = Sums(len(rows), check)
-        return found
-
-    def covered_rows(self, table: str, partition: int, first_offset: int, last_offset: int) -> pa.Table:
-        """Rows that count."""
-        self._ask(f"covered rows of {table}")
-        rows = [r for r in self.store.shown(table, partition) if first_offset <= r["offset"] <= last_offset]
-        found = self._table(table, rows)
-        for name, words in _NUMBERED.get(table, {}).items() if found.num_columns else ():
-            numbers = pa.array([words.index(row[name]) for row in rows], pa.int8())
-            found = found.set_column(found.schema.get_field_index(name), name, numbers)
-        return found
-
-    def _table(self, table: str, rows: list[Row]) -> pa.Table:
-        schema = self.store.schemas.get(table)
-        return pa.table({}) if schema is None else pa.Table.from_pylist(rows, schema=schema)
-
-    def heard(self, sessions: Iterable[tuple[str, int, int, int]]) -> dict[int, Heard]:
-        """What readings tell of sessions."""
-        asked = {key: (name, offset) for name, key, _, offset in sessions}
-        if not asked:
-            return {}
-        self._ask("heard")
-        found: dict[int, list[Row]] = defaultdict(list)
-        for row in self.store.visible("reading_rows"):
-            name, offset = asked.get(row["session_key"], ("", -1))
-            if row["charge_point_id"] == name and row["offset"] <= offset and row["verdict"] != "duplicate":
-                found[row["session_key"]].append(row)
-        return {
-            key: Heard(
-                next((row["id_token"] for row in rows if row["id_token"]), ""), min(row["time"] for row in rows),
-                max(row["time"] for row in rows), max(row["reference_version"] for row in rows),
-            )
-            for key, rows in found.items()
-        }  # fmt: skip
-
-    def stored_markers(self, keys: Sequence[tuple[int, int, int]]) -> list[Marker]:
-        """Whether they are valid or not."""
-        self._ask("markers read back")
-        wanted = set(keys)
-        rows = [row for p in {key[0] for key in keys} for row in self.store.shelf("marker_rows", p).final()]
-        return [_marker(row) for row in rows if (row["partition"], row["claim"], row["first_offset"]) in wanted]
-
-    def markers(self, partitions: Sequence[int]) -> list[Marker]:
-        """The valid ones."""
-        self._ask("markers")
-        return [_marker(row) for partition in sorted(partitions) for row in self.store.markers(partition)]
-
-    def newest_reference(self) -> int:
-        """Of all markers."""
-        self._ask("markers")
-        return max((row["reference_version"] for row in self.store.stored("marker_rows")), default=0)
-
-    def intents(self, partitions: Sequence[int]) -> dict[int, Intent]:
-        """The highest number asked for."""
-        self._ask("intents")
-        found: dict[int, Intent] = {}
-        for partition in partitions:
-            rows = [row for table in _ASKING for row in self.store.shelf(table, partition).rows]
-            if rows:
-                highest = max(row["claim"] for row in rows)
-                members = {row["member"] for row in rows if row["claim"] == highest}
-                found[partition] = Intent(highest, tuple(sorted(members)))
-        return found
-
-    def highest_claims(self, partitions: Sequence[int]) -> dict[int, Claim]:
-        """The claim that counts now."""
-        self._ask("claims")
-        kept = {p: self.store.claims(p) for p in partitions}
-        return {p: Claim(*_claimed(claims[0][0])) for p, claims in kept.items() if claims}
-
-    def published(self, partitions: Sequence[int]) -> dict[int, int]:
-        """Last offset on Kafka."""
-        self._ask("published")
-        stored = {p: self.store.shelf("published_rows", p).rows for p in partitions}
-        return {p: max(row["last_offset"] for row in rows) for p, rows in stored.items() if rows}
-
-    def refusals(self, partitions: Sequence[int]) -> list[Refusal]:
-        """Of repeats the least in words."""
-        self._ask("refusals")
-        said: dict[tuple[int, int, int], tuple[int, str]] = {}
-        for row in self.store.stored("refused_rows"):
-            at = (row["partition"], row["claim"], row["offset"])
-            if row["partition"] in partitions:
-                said[at] = min((row["code"], row["message"]), said.get(at, (row["code"], row["message"])))
-        return [Refusal(*at, *words) for at, words in sorted(said.items())]
-
-    def insert_again(self, table: str) -> bool:
-        """The first that landed."""
-        self._ask(f"a row of {table}")
-        rows = self.store.stored(table)[:1]
-        self.insert(table, self._table(table, rows))
-        return bool(rows)
-
-    def snapshot(self, partition: int, not_beyond: int, skip: int = 0) -> Snapshot | None:
-        """The newest."""
-        self._ask("snapshot")
-        stored = self.store.shelf("snapshot_rows", partition).rows
-        rows = [row for row in stored if row["last_offset"] <= not_beyond]
-        rows.sort(key=lambda row: (row["last_offset"], row["claim"]), reverse=True)
-        return Snapshot(*_taken(rows[skip])) if skip < len(rows) else None
-
-
-def _fields_of(kind: type[Any]) -> Callable[[Row], tuple[Any, ...]]:
-    """The values of a row that a ledger's dataclass has, in its order."""
-    return itemgetter(*(f.name for f in fields(kind)))
-
-
-_marked: Final = _fields_of(Marker)
-_claimed: Final = _fields_of(Claim)
-_taken: Final = _fields_of(Snapshot)
-
-
-def _inside(row: Row, spans: Sequence[Span]) -> bool:
-    at, claim, offset = row["partition"], row["claim"], row["offset"]
-    for span in spans:
-        if claim == span.claim and span.first_offset <= offset <= span.last_offset and at == span.partition:
-            return True
-    return False
-
-
-def _check_of(row: Row, summed: Iterable[str]) -> int:
-    """What a row adds to the sum that is read back; the store's own arithmetic, as the real one has SQL."""
-    offset: int = row["offset"]
-    check: int = offset + offset * offset + row["line"]
-    for column in summed:
-        check += row[column]
-    return check
-
-
-def _marker(row: Row) -> Marker:
-    return Marker(*_marked(row))

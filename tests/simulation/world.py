@@ -14,14 +14,17 @@ from pipeline.errors import BrokerError, DroppedError, IntegrityError, StoreErro
 from pipeline.ledger import READINGS, Ledger
 from pipeline.rate.doors import Clock, Reading, Sending, Thread
 from pipeline.rate.ledger_history import PastRows
+from pipeline.rate.recover import Recovery
+from pipeline.rate.retire import Keeping
 from pipeline.rate.worker import Worker
 from pipeline.reference import ReferenceData
 from pipeline.settings import Settings, load
 from tests.simulation.invariants import Invariants
+from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.log import SESSION_TIMEOUT_S, SimulatedLog, SimulatedReader, SimulatedSender
 from tests.simulation.past import SimulatedPast
 from tests.simulation.schedule import Process, Schedule, SimulatedThread, StuckError
-from tests.simulation.store import Fate, Part, Row, SimulatedLedger, SimulatedStore, all_well
+from tests.simulation.store import Fate, Part, Row, SimulatedStore, all_well
 from tests.simulation.workload import LOG_ID, PARTITIONS, Workload, workload
 
 WORKLOADS: Final = 64  # logs that seeds share: making one costs as much as rating it
@@ -30,6 +33,19 @@ _STORMY_S: Final = 60.0  # after that all is well, and the rest must be rated
 _CALM_S: Final = 400.0
 _AWAKE_S: Final = SESSION_TIMEOUT_S + 0.5  # a worker that was frozen as long wakes about when another takes over
 _EPOCH_MS: Final = 1_800_000_000_000
+
+
+class HastyRecovery(Recovery):
+    """Doubts what was written in the last second, so that seeds have markers before that."""
+
+    doubted_ms, doubted_at_first = 1_000, 4
+
+
+class HastyWorker(Worker):
+    """The worker, whose hour is a second, and who drops every snapshot that it may."""
+
+    recovery = HastyRecovery
+    keeping = Keeping(1, 1)
 
 
 @dataclass
@@ -49,6 +65,7 @@ class Weather:
     rewind: float = 0.0
     stop: float = 0.0
     skew: float = 0.0
+    forgets: float = 0.0  # a turn of the director: the store is opened anew, and a marker that it showed is gone
 
 
 class SimulatedClock:
@@ -125,7 +142,7 @@ class Broken:
 
     name: str = "none"
     ledger: Callable[[SimulatedStore, int, Callable[[str], None]], Ledger] = SimulatedLedger
-    worker: type[Worker] = Worker
+    worker: type[Worker] = HastyWorker
     load: Callable[["World", ReferenceData, int], ReferenceData] = _load
     sender: type[SimulatedSender] = SimulatedSender
     weather: Mapping[str, float] = field(default_factory=dict)  # faults that it needs
@@ -138,6 +155,7 @@ class Told:
     seed: int
     steps: int = 0
     checked: int = 0
+    drops: int = 0
     kills: int = 0
     faults: int = 0
     exits: list[str] = field(default_factory=list)
@@ -182,12 +200,14 @@ class World:
         most = Weather(
             kill=0.004, lost_answer=0.06, late=0.06, partial=0.05, swallowed=0.03, torn=0.4, broker=0.1, outage=0.1,
             freeze=0.15, nap=0.05, rewind=0.05, stop=0.05, skew=0.05,
+            forgets=0.05,
         )  # fmt: skip
         some = {name: value if dice.random() < 0.6 else 0.0 for name, value in vars(most).items()}
         return replace(most, **{**some, **self.broken.weather})
 
     def _connect(self) -> None:
         self.store.landed = self.invariants.landed
+        self.store.dropped = self.invariants.dropped
         self.store.fate = self._fate
         self.store.down = lambda: self.schedule.now < self._down_until
         self.store.refuses = self._refuses
@@ -209,7 +229,7 @@ class World:
         weather, dice = self.weather, self.dice
         if self.store.down():
             return Fate([None] * len(parts), answered=False)
-        if parts[0].table == "snapshot_rows" and dice.random() < weather.torn:
+        if parts[0].table == "state_rows" and dice.random() < weather.torn:
             _spoil(parts[0], dice.choice(("torn", "foreign", "other code")))
             return all_well(parts)
         for name in ("lost_answer", "late", "partial", "swallowed"):
@@ -283,6 +303,7 @@ class World:
             raise
         finally:
             self.told.steps, self.told.checked = self.schedule.steps, self.invariants.checked
+            self.told.drops = self.invariants.drops
             self.schedule.end()
         return self.told
 
@@ -321,6 +342,19 @@ class World:
             self._down_until = self.schedule.now + dice.choice((0.5, 4.0, 15.0))
         if dice.random() < weather.rewind:
             self.log.offsets.clear()
+        if dice.random() < weather.forgets:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Store and workers die together; of the markers that a partition had, one is gone, however old."""
+        for process in self._living():
+            process.dead = True
+        partition = self.dice.randrange(PARTITIONS)
+        markers = self.store.markers(partition)
+        if markers:
+            self.told.faults += 1
+            self.invariants.lost(partition)
+            self.store.lose("marker_rows", self.dice.choice(markers))
 
     def _stop(self, process: Process) -> None:
         worker = self._workers.get(process.name)
@@ -369,6 +403,7 @@ class World:
 def _spoil(part: Part, how: str) -> None:
     """A snapshot that must be refused."""
     [row] = part.rows
+    row["spoiled"] = how
     match how:
         case "torn":
             row["payload"] = row["payload"][: len(row["payload"]) // 2]

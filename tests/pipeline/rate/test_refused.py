@@ -72,12 +72,12 @@ def test_a_refused_reading_is_a_dead_letter_and_its_neighbours_are_billed(refusi
     assert [check.name for check in verify(store) if check.state == BROKEN] == []
     # and a worker that starts from nothing, and the recomputation, come to the same rows
     before = shown(store)
-    store.command("TRUNCATE TABLE snapshot_rows")
+    store.command("TRUNCATE TABLE state_rows")
     send(settings, charging("BREMEN-3", "4713"))
     rate(settings, drain_s=2.0)
     after = shown(store)
     assert all(set(before[view]) <= set(after[view]) for view in ROWS)
     assert after["dead_letters"] == before["dead_letters"]
-    store.command("TRUNCATE TABLE snapshot_rows")
+    store.command("TRUNCATE TABLE state_rows")
     holds = recomputed(settings)
     assert holds and all(holds)

@@ -1,13 +1,16 @@
 """What counts, told by each claim's least and greatest marker, against the obvious twin that looks at every marker."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.embedded.stack import Stack
 from pipeline.read.coverage import Coverage
+from pipeline.store import StoreLedger
 from tests.stack import prepared
 
 TWIN = """
@@ -69,6 +72,39 @@ def test_what_counts_by_claim_is_what_counts_marker_by_marker(history: Store) ->
     }
 
 
-def test_looking_up_what_counts_reads_no_markers_but_their_spans(history: Store) -> None:
+def test_looking_up_what_counts_reads_no_markers_but_their_sums(history: Store) -> None:
     plan = "\n".join(row["explain"] for row in history.rows("EXPLAIN SELECT * FROM covered"))
-    assert "ReadFromMergeTree (spans)" in plan
+    assert "ReadFromMergeTree (tilings)" in plan
+
+
+def test_how_far_markers_tile_is_the_same_from_sums_as_marker_by_marker(history: Store) -> None:
+    ends = []
+    for log in range(80):
+        ledger = StoreLedger(history, log)
+        tiles, extents = ledger.tilings([0])[0], ledger.extents([0])
+        first = extents[0][0].first_offset  # a tiling that begins later has its hole there
+        ends.append(tiles[-1].last_offset + 1 if tiles and tiles[0].first_offset == first else first)
+        assert ledger.tiled_ends(extents) == {0: ends[-1]}, log
+    assert len(set(ends)) > 20
+
+
+class Listening(Store):
+    """Keeps what was asked."""
+
+    asked: Sequence[str] = ()
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        self.asked = [*self.asked, sql]
+        return super().rows(sql, parameters)
+
+
+def test_who_takes_over_reads_no_markers_but_their_sums(stack: Stack, history: Store) -> None:
+    with Listening(replace(stack.settings, clickhouse_database=history.database)) as store:
+        ledger = StoreLedger(store, 3)
+        ledger.add_published({0: (1, 5)}, 0)
+        ledger.marked([0])
+        ledger.newest_reference()
+        ledger.published([0])
+        for sql, projection in zip(list(store.asked), ("tilings", "tilings", "reached"), strict=True):
+            plan = store.rows(f"EXPLAIN {sql}", {"log": 3, "partitions": [0]})
+            assert f"ReadFromMergeTree ({projection})" in "\n".join(row["explain"] for row in plan)

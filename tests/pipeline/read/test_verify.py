@@ -19,7 +19,7 @@ from tests.stack import fresh
 
 TABLES = (
     "reading_rows", "rated_usage_rows", "cdr_rows", "alert_rows", "quarantine_rows", "dead_letter_rows", "marker_rows",
-    "claim_rows", "published_rows", "snapshot_rows", "reference_rows",
+    "claim_rows", "published_rows", "state_rows", "reference_rows",
 )  # fmt: skip
 
 
@@ -86,8 +86,8 @@ SQL = {
     "AND kind = 2",
     "published_was_marked": "INSERT INTO published_rows SELECT log_id, partition, claim, last_offset + 1000, "
     "published_at FROM published_rows LIMIT 1",
-    "snapshots_not_ahead": "INSERT INTO snapshot_rows SELECT log_id, partition, claim, last_offset + 1000, "
-    "code_version, checksum, payload, taken_at FROM snapshot_rows LIMIT 1",
+    "snapshots_not_ahead": "INSERT INTO state_rows SELECT log_id, partition, claim, last_offset + 1000, "
+    "code_version, checksum, payload, taken_at FROM state_rows LIMIT 1",
 }
 
 
