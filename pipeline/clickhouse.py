@@ -1,11 +1,13 @@
 """The one door to ClickHouse: Arrow in, Arrow or rows out, and every failure told as an outage or a refusal.
 
-One Store per thread. Nothing is retried here: a retry that nobody planned is how rows get in twice.
+One Store per thread; what does not wait for each other it asks side by side itself (`ask`). Nothing is retried here:
+a retry that nobody planned is how rows get in twice.
 """
 
 import logging
 import math
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Self
 
 import clickhouse_connect
@@ -62,6 +64,7 @@ _OUTAGE_CODES: Final = frozenset(
     )
 )
 _STD_EXCEPTION: Final = 1001
+_SIDE_BY_SIDE: Final = 4  # statements of one Store at a time
 _DISK: Final = "filesystem error"  # a folder can't be made on a full or read-only disk
 _TOO_MANY_PARTITIONS: Final = "Too many partitions for single INSERT block"  # Code 252 too, but it never gets better
 
@@ -79,6 +82,7 @@ class Store:
             self._client: Client = clickhouse_connect.get_client(**_options(settings, timeout_s, self.database))
         except (ClickHouseError, OSError) as error:
             raise self._problem(error, "connecting") from error
+        self._beside = ThreadPoolExecutor(_SIDE_BY_SIDE, "store")  # starts a thread where one is needed
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +91,8 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, once what was asked is answered."""
+        self._beside.shutdown(cancel_futures=True)
         self._client.close()
 
     def insert(self, table: str, rows: pa.Table, settings: Mapping[str, str] | None = None) -> int:
@@ -123,6 +128,10 @@ class Store:
         if not found.column_names:  # even an answer without rows has columns: this one was cut inside its headers
             raise self._cut("asking")
         return list(found.named_results())
+
+    def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> "Future[list[dict[str, Any]]]":
+        """`rows`, asked now and read later with `result()`: for SELECTs that do not wait for each other."""
+        return self._beside.submit(self.rows, sql, parameters)
 
     def scalar(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """The first column of the first row; None when there is none."""

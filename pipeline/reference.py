@@ -23,7 +23,6 @@ from pipeline.clickhouse import Store
 from pipeline.errors import StoreRefusedError
 from pipeline.locations import ChargePoints, Document, Documents, Draft, Outlet, Place, Shape, outlet_of
 from pipeline.texts import Packed
-from rating.errors import TariffError
 from rating.tariff import Tariff, parse_tariff
 
 TARIFF: Final = "tariff"
@@ -480,17 +479,3 @@ def _last_of(store: Store, which: str, values: dict[str, Any]) -> Iterator[Chang
     bodies = found.column(4).cast(pa.binary()).to_pylist()
     for version, kind, key, gone, body in zip(versions, kinds, ids, deleted, bodies, strict=True):
         yield Change(version, kind, key, bool(gone), body)  # type: ignore[arg-type]  # no column is nullable
-
-
-def tariff_of_history(store: Store, key: str) -> Tariff | None:
-    """The tariff "CC*PARTY*ID@version" whenever it was published; None when it never was."""
-    name, _, version = key.rpartition("@")
-    body = store.scalar(
-        "SELECT body FROM reference_rows "
-        "WHERE kind = 'tariff' AND id = {id:String} AND version = {version:UInt64} LIMIT 1",
-        {"id": name, "version": int(version)},
-    )
-    try:
-        return None if body is None else parse_tariff(msgspec.json.decode(body))
-    except TariffError as error:
-        raise StoreRefusedError(f"{store.where}: stored tariff {key} can't be read: {error}") from error

@@ -69,12 +69,15 @@ def _piece_rows(book: Book, pieces: Pieces, piece: int) -> Iterator[UsageRow]:
         (PARKING_TIME if state == PARKING else TIME, end - start, int(pieces.time_component[piece]), TIME_COST),
     )
     for dimension, quantity, component, factor in parts:
-        row = UsageRow(start, end, dimension, quantity, 0, state=state, split=split, apportioned=apportioned)
         if quantity and component != FREE:
-            row = _priced(row, book, component)
-            yield replace(row, cost=quantity * row.price_e4 * factor)
+            line = book.components[component].tolist()
+            price, vat = line[PRICE_E4], line[VAT_E4]
+            yield UsageRow(
+                start, end, dimension, quantity, quantity * price * factor, price, line[ELEMENT], line[COMPONENT],
+                vat, state, split, apportioned,
+            )  # fmt: skip
         elif quantity and dimension == ENERGY:
-            yield row
+            yield UsageRow(start, end, dimension, quantity, 0, state=state, split=split, apportioned=apportioned)
 
 
 def _flat_rows(book: Book, pieces: Pieces, sessions: Sessions, row: int) -> Iterator[UsageRow]:

@@ -5,10 +5,7 @@ import json
 import click
 
 from pipeline.clickhouse import Store
-from pipeline.read.coverage import Coverage
-from pipeline.read.explanation import explanation, text
-from pipeline.read.session_rows import load
-from pipeline.read.sessions import find
+from pipeline.read.explanation import explained, text
 from pipeline.settings import Settings
 
 
@@ -26,6 +23,5 @@ def command(settings: Settings, session: str, with_readings: bool, as_json: bool
     that is still open is shown with its cost so far.
     """
     with Store(settings) as store:
-        coverage = Coverage.of(store)
-        told = explanation(store, load(store, find(store, session, coverage), coverage), with_readings)
+        told = explained(store, session, with_readings)
     print(json.dumps(told, indent=2) if as_json else text(told), end="\n" if as_json else "")

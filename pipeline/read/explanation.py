@@ -14,9 +14,10 @@ from pipeline.errors import IntegrityError
 from pipeline.metering.columns import SIGNED_FORGED, SIGNED_UNVERIFIABLE, SIGNED_VERIFIED
 from pipeline.rate.rows import PARKING_TIME, TIME
 from pipeline.read.bill import Bill, bill, merged, standing, the_tariff
-from pipeline.read.places import Place, place_of
-from pipeline.read.session_rows import HELD, OPEN, CdrLine, HoldRow, RatedRow, ReadingRow, SessionRows
-from pipeline.reference import tariff_of_history
+from pipeline.read.history import tariff_of_history
+from pipeline.read.places import Asked, Place, ask_locations, place_of
+from pipeline.read.session_rows import HELD, OPEN, CdrLine, HoldRow, RatedRow, ReadingRow, SessionRows, load
+from pipeline.read.sessions import lookup
 from rating import explain, money, words
 from rating.cdr import CREDIT_SUFFIX, timestamp
 from rating.ratesheet import SheetSource
@@ -41,13 +42,27 @@ _HELD_WORDS: Final = {
 }
 
 
-def explanation(store: Store, session: SessionRows, with_readings: bool = False) -> dict[str, Any]:
+def explained(store: Store, text: str, with_readings: bool = False) -> dict[str, Any]:
+    """The explanation of the session that `text` names: three rounds of short statements, side by side in each.
+
+    Raises DocumentError where it names none or several; otherwise see `explanation`.
+    """
+    ref, coverage = lookup(store, text)
+    locations = ask_locations(store, ref.charge_point_id)
+    return explanation(store, load(store, ref, coverage), with_readings, locations)
+
+
+def explanation(
+    store: Store, session: SessionRows, with_readings: bool = False, locations: Asked | None = None
+) -> dict[str, Any]:
     """The whole explanation as data. Raises IntegrityError where the ledger's rows contradict each other."""
+    ref, rows = session.ref, standing(session.rated)
     version = max((reading.reference_version for reading in session.readings), default=0)
-    place = place_of(store, session.ref.charge_point_id, session.ref.connector_id, version)
+    locations = locations or ask_locations(store, ref.charge_point_id)
+    place = place_of(locations, ref.charge_point_id, ref.connector_id, version)
     return {
-        "session": _header(session, place),
-        "bill": _priced(store, session, place, with_readings),
+        "session": _header(session, rows, place),
+        "bill": _priced(store, session, rows, place, with_readings),
         "held": _held(session),
         "decisions": [_decision(hold) for hold in session.holds],
         "cdrs": [_cdr(line) for line in session.cdrs],
@@ -55,9 +70,10 @@ def explanation(store: Store, session: SessionRows, with_readings: bool = False)
     }
 
 
-def _priced(store: Store, session: SessionRows, place: Place, with_readings: bool) -> dict[str, Any] | None:
+def _priced(
+    store: Store, session: SessionRows, rows: list[RatedRow], place: Place, with_readings: bool
+) -> dict[str, Any] | None:
     """The bill as `rating.explain` tells it; None where nothing is rated."""
-    rows = standing(session.rated)
     cdr = session.cdr
     key = the_tariff(rows) or (cdr.tariff if cdr else "")
     if not key:
@@ -89,8 +105,8 @@ def _totals(made: Bill, cdr: CdrLine | None) -> explain.Totals:
     return explain.Totals(cdr.total_excl_e4, cdr.total_incl_e4, made.totals.taxes, made.totals.notes)
 
 
-def _header(session: SessionRows, place: Place) -> dict[str, Any]:
-    cdr, rows = session.cdr, standing(session.rated)
+def _header(session: SessionRows, rows: list[RatedRow], place: Place) -> dict[str, Any]:
+    cdr = session.cdr
     times = [reading.time_ms for reading in session.readings if _counts(reading)]
     start_ms = cdr.start_ms if cdr else min([*times, *(row.start_ms for row in rows)], default=0)
     end_ms = cdr.end_ms if cdr else max([*times, *(row.end_ms for row in rows)], default=start_ms)

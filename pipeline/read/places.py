@@ -1,9 +1,9 @@
 """Where a charge point stands and by which clock, as reference data knew it: without loading all of it."""
 
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
-import pyarrow as pa
 
 from pipeline.clickhouse import Store
 from pipeline.reference import LOCATION, Change, ReferenceData
@@ -19,12 +19,14 @@ class Place(NamedTuple):
     evse_uid: str
 
 
+Asked = Future[list[dict[str, Any]]]
 NOWHERE = Place("UTC", "", "", "", "")
 
 
-def place_of(store: Store, charge_point_id: str, connector_id: int, version: int) -> Place:
-    """The place at reference version `version`, or the first one published later."""
-    changes = _locations(store, charge_point_id)
+def place_of(asked: Asked, charge_point_id: str, connector_id: int, version: int) -> Place:
+    """The place at reference version `version`, or the first one published later; `asked` of `ask_locations`."""
+    rows = asked.result()
+    changes = [Change(r["version"], LOCATION, r["id"], bool(r["deleted"]), r["body"].encode()) for r in rows]
     data = ReferenceData()
     for change in sorted(changes, key=lambda c: c.version):
         if change.version > version and charge_point_id in data.charge_points:
@@ -40,12 +42,10 @@ def place_of(store: Store, charge_point_id: str, connector_id: int, version: int
     return Place(found.zone, name, address, city, found.evse_uid)
 
 
-def _locations(store: Store, charge_point_id: str) -> list[Change]:
-    """Every version of the locations that ever named the charge point."""
-    rows = store.arrow(
+def ask_locations(store: Store, charge_point_id: str) -> Asked:
+    """Every version of the locations that ever named the charge point; not before what counts was looked up."""
+    return store.ask(
         "SELECT version, id, deleted, body FROM reference_rows WHERE kind = 'location' AND id IN "
         "(SELECT id FROM reference_rows WHERE kind = 'location' AND has(charge_points, {charge_point:String}))",
         {"charge_point": charge_point_id},
     )
-    rows = rows.set_column(3, "body", rows.column(3).cast(pa.binary()))
-    return [Change(r["version"], LOCATION, r["id"], bool(r["deleted"]), r["body"]) for r in rows.to_pylist()]

@@ -3,7 +3,9 @@
 Only rows that count, each list in a fixed order. Energy mWh, cost in cost units, instants UTC ms.
 """
 
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from pipeline.clickhouse import Store
@@ -118,42 +120,44 @@ class SessionRows:
 
 
 _Row = TypeVar("_Row", ReadingRow, RatedRow, CdrLine, HoldRow)
-
-_LOG_ORDER: Final = ("v.offset", "v.line")
+_Asked = Future[list[dict[str, Any]]]
 
 
 def load(store: Store, ref: SessionRef, coverage: Coverage | None = None) -> SessionRows:
-    """Read all of it, in one statement. `coverage` where the caller has looked up already what counts."""
-    counts = (coverage or Coverage.of(store)).condition(ref.log_id, ref.partition)
-    asked = (
-        _asked("reading_rows", ReadingRow, ("v.time", *_LOG_ORDER), counts),
-        _asked("rated_usage_rows", RatedRow, _LOG_ORDER, counts),
-        _asked("cdr_rows", CdrLine, ("v.revision", *_LOG_ORDER), counts),
-        _asked("quarantine_rows", HoldRow, _LOG_ORDER, counts),
-    )
-    found = store.rows(f"SELECT {', '.join(asked)}", {"charge_point": ref.charge_point_id, "key": ref.session_key})[0]
+    """Read all of it, the tables side by side. `coverage` where the caller has looked up already what counts."""
+    counts = coverage or Coverage.of(store, [(ref.log_id, ref.partition)])
+    readings = _ask(store, ref, "reading_rows", ReadingRow)
+    rated = _ask(store, ref, "rated_usage_rows", RatedRow)
+    cdrs = _ask(store, ref, "cdr_rows", CdrLine)
+    holds = _ask(store, ref, "quarantine_rows", HoldRow)
     return SessionRows(
         ref,
-        _rows(found["of_reading_rows"], ReadingRow, 3),
-        _rows(found["of_rated_usage_rows"], RatedRow, 2),
-        _rows(found["of_cdr_rows"], CdrLine, 3),
-        _rows(found["of_quarantine_rows"], HoldRow, 2),
+        sorted(_rows(readings, ref, counts, ReadingRow), key=attrgetter("time_ms")),
+        _rows(rated, ref, counts, RatedRow),
+        sorted(_rows(cdrs, ref, counts, CdrLine), key=attrgetter("revision")),
+        _rows(holds, ref, counts, HoldRow),
     )
 
 
-def _asked(table: str, kind: type[_Row], order: tuple[str, ...], counts: str) -> str:
-    """The session's rows of a table as one array of tuples: what orders and names them, then the fields."""
-    columns = ", ".join((*order, *(_expression(field.name) for field in fields(kind))))
-    return (
-        f"(SELECT groupArray(({columns})) FROM {table} AS v WHERE charge_point_id = {{charge_point:String}} "
-        f"AND session_key = {{key:UInt64}} AND {counts}) AS of_{table}"
+def _ask(store: Store, ref: SessionRef, table: str, kind: type[_Row]) -> _Asked:
+    """The session's rows of a table, whether they count or not: claim, offset and line, then the fields."""
+    named = ("v.claim", "v.offset", "v.line", *(_expression(field.name) for field in fields(kind)))
+    columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate(named))
+    return store.ask(
+        f"SELECT {columns} FROM {table} AS v WHERE charge_point_id = {{charge_point:String}} "
+        "AND session_key = {key:UInt64} AND log_id = {log:UInt64} AND partition = {partition:UInt16}",
+        {"charge_point": ref.charge_point_id, "key": ref.session_key, "log": ref.log_id, "partition": ref.partition},
     )
 
 
-def _rows(found: list[tuple[Any, ...]], kind: type[_Row], order: int) -> list[_Row]:
-    """In order, each once: a row that was told twice has its identity twice."""
-    once = {row[:order]: row for row in found}
-    return [kind(*once[name][order:]) for name in sorted(once)]
+def _rows(asked: _Asked, ref: SessionRef, counts: Coverage, kind: type[_Row]) -> list[_Row]:
+    """Those that count, in log order, each once: a row that was told twice has its identity twice."""
+    once: dict[tuple[int, int], list[Any]] = {}
+    for row in asked.result():
+        claim, offset, line, *told = row.values()
+        if counts.touches(ref.log_id, ref.partition, claim, offset, offset):
+            once[offset, line] = told
+    return [kind(*once[name]) for name in sorted(once)]
 
 
 def _expression(name: str) -> str:

@@ -6,7 +6,7 @@ the newest log wins.
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.clickhouse import Store
 from pipeline.errors import DocumentError
@@ -39,22 +39,31 @@ class SessionRef:
         return f"{self.session_key:016x}"
 
 
-def find(store: Store, text: str, coverage: Coverage | None = None) -> SessionRef:
-    """The one session that `text` names. Raises DocumentError when there is none, or several.
+class Found(NamedTuple):
+    """A session, and what counts in its partition: read rows now or later, and they agree with one another."""
 
-    `coverage` where the caller has looked up already what counts.
-    """
-    counts = coverage or Coverage.of(store)
-    found = _newest_log(store, _by_key(store, counts, int(text, 16)) if _KEY.fullmatch(text) else [])
-    found = found or _newest_log(store, _by_place(store, counts, text))
-    found = found or _newest_log(store, _by_name(store, counts, text))
+    ref: SessionRef
+    coverage: Coverage
+
+
+def find(store: Store, text: str) -> SessionRef:
+    """The one session that `text` names. Raises DocumentError when there is none, or several."""
+    return lookup(store, text).ref
+
+
+def lookup(store: Store, text: str) -> Found:
+    """`find`, for who reads the session's rows next."""
+    found = _newest_log(store, _by_key(store, int(text, 16)) if _KEY.fullmatch(text) else [])
+    found = found or _newest_log(store, _by_place(store, text))
+    found = found or _newest_log(store, _by_name(store, text))
     if not found:
         raise DocumentError(
             f"no session is called {text!r}: give a session id (charge point*transaction), a transaction id, a CDR id "
             "or a session key of 16 hexadecimal digits; a session is known once a worker has rated its first reading"
         )
     if len(found) > 1:
-        names = ", ".join(f"{ref.key} ({ref.charge_point_id}*{ref.transaction_id})" for ref in found[:_SHOWN])
+        refs = [one.ref for one in found]
+        names = ", ".join(f"{ref.key} ({ref.charge_point_id}*{ref.transaction_id})" for ref in refs[:_SHOWN])
         raise DocumentError(f"{len(found)} sessions are called {text!r}: {names}; give the session key of one")
     return found[0]
 
@@ -65,30 +74,34 @@ def current_log(store: Store) -> int | None:
     return int(found["log"]) if found["claims"] else None
 
 
-def _by_key(store: Store, coverage: Coverage, key: int) -> list[SessionRef]:
+def _by_key(store: Store, key: int) -> list[Found]:
     tables = ("cdr_rows", "quarantine_rows", "reading_rows")
-    return _refs(store, coverage, [_select(table, "session_key = {key:UInt64}") for table in tables], {"key": key})
+    return _found(store, [_select(table, "session_key = {key:UInt64}") for table in tables], {"key": key})
 
 
-def _by_place(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
+def _by_place(store: Store, text: str) -> list[Found]:
     """By what a session's name begins with, its charge point: the tables are sorted by it, so nothing else is read."""
     cdr = text.removesuffix(CREDIT_SUFFIX)
     pairs = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == "*"]
     if not pairs:
         return []
-    here = "charge_point_id IN {names:Array(String)}"
-    pair = "(charge_point_id, transaction_id) IN {pairs:Array(Tuple(String, String))}"
-    in_cdrs = f"{here} AND (cdr_id = {{cdr:String}} OR {SHORT_ID} = {{cdr:String}} OR {pair})"
-    asked = [_select("cdr_rows", in_cdrs), _select("reading_rows", f"{here} AND {pair}")]
-    return _refs(store, coverage, asked, {"cdr": cdr, "names": [name for name, _ in pairs], "pairs": pairs})
+    shortened = f" OR {SHORT_ID} = {{cdr:String}}" if len(cdr) == ID_LENGTH else ""
+    here = [f"charge_point_id = {{name{at}:String}}" for at in range(len(pairs))]
+    named = [f"transaction_id = {{transaction{at}:String}}" for at in range(len(pairs))]
+    in_cdrs = [f"{p} AND ({t} OR cdr_id = {{cdr:String}}{shortened})" for p, t in zip(here, named, strict=True)]
+    in_readings = [f"{p} AND {t}" for p, t in zip(here, named, strict=True)]
+    asked = [_each("cdr_rows", in_cdrs), _each("reading_rows", in_readings)]
+    names = {f"name{at}": name for at, (name, _) in enumerate(pairs)}
+    transactions = {f"transaction{at}": transaction for at, (_, transaction) in enumerate(pairs)}
+    return _found(store, asked, {"cdr": cdr, **names, **transactions})
 
 
-def _by_name(store: Store, coverage: Coverage, text: str) -> list[SessionRef]:
+def _by_name(store: Store, text: str) -> list[Found]:
     """By transaction, wherever it was: an index skips the rest. And by a CDR's id that was cut before its *."""
     asked = [_select(table, "transaction_id = {name:String}") for table in ("cdr_rows", "reading_rows")]
     if len(text) == ID_LENGTH:
         asked.append(_select("cdr_rows", f"{SHORT_ID} = {{name:String}}"))
-    return _refs(store, coverage, asked, {"name": text})
+    return _found(store, asked, {"name": text})
 
 
 def _select(table: str, condition: str) -> str:
@@ -102,10 +115,22 @@ def _select(table: str, condition: str) -> str:
     )
 
 
-def _refs(store: Store, coverage: Coverage, asked: list[str], parameters: dict[str, Any]) -> list[SessionRef]:
+def _each(table: str, conditions: list[str]) -> str:
+    """The same of rows so few that grouping them takes longer than reading them: one row each."""
+    return (
+        "SELECT log_id, partition AS part, claim, offset AS first, offset AS last, "
+        "toString(charge_point_id) AS charge_point, connector_id AS connector, session_key, "
+        f"transaction_id AS transaction FROM {table} WHERE session_key != 0 AND ({' OR '.join(conditions)})"
+    )
+
+
+def _found(store: Store, asked: list[str], parameters: dict[str, Any]) -> list[Found]:
     """The sessions that any of these tell of, in rows that count."""
+    answers = [store.ask(sql, parameters) for sql in asked]
+    rows = [row for answer in answers for row in answer.result()]
+    coverage = Coverage.of(store, {(row["log_id"], row["part"]) for row in rows})
     found: dict[tuple[int, str, int], SessionRef] = {}
-    for row in store.rows(" UNION ALL ".join(asked), parameters):
+    for row in rows:
         if not coverage.touches(row["log_id"], row["part"], row["claim"], row["first"], row["last"]):
             continue
         ref = SessionRef(
@@ -113,17 +138,18 @@ def _refs(store: Store, coverage: Coverage, asked: list[str], parameters: dict[s
         )
         name = (ref.log_id, ref.charge_point_id, ref.session_key)
         found[name] = max(found.get(name, ref), ref, key=lambda r: (r.transaction_id, r.connector_id))
-    return sorted(found.values(), key=lambda r: (r.charge_point_id, r.session_key))
+    refs = sorted(found.values(), key=lambda r: (r.charge_point_id, r.session_key))
+    return [Found(ref, coverage) for ref in refs]
 
 
-def _newest_log(store: Store, refs: list[SessionRef]) -> list[SessionRef]:
+def _newest_log(store: Store, found: list[Found]) -> list[Found]:
     """The sessions of the log that was claimed last among theirs."""
-    logs = sorted({ref.log_id for ref in refs})
+    logs = sorted({one.ref.log_id for one in found})
     if len(logs) < 2:
-        return refs
+        return found
     newest = store.scalar(
         "SELECT log_id FROM claim_rows WHERE log_id IN {logs:Array(UInt64)} "
         "GROUP BY log_id ORDER BY max(claimed_at) DESC LIMIT 1",
         {"logs": logs},
     )
-    return [ref for ref in refs if ref.log_id == newest]
+    return [one for one in found if one.ref.log_id == newest]

@@ -10,8 +10,8 @@ from typing import Any, Final
 from pipeline.clickhouse import Store
 from pipeline.errors import IntegrityError
 from pipeline.read.checks import FAST, SHOWN, Check, Place, Scope, check, log_name
+from pipeline.read.history import tariff_of_history
 from pipeline.read.holds import SET_APART
-from pipeline.reference import tariff_of_history
 from rating import words
 from rating.money import COST_PER_E4, cost_decimal
 from rating.tariff import TAX_INCLUDED

@@ -43,6 +43,14 @@ def test_a_part_that_cannot_be_read_is_an_outage(store: Store) -> None:
         store.scalar("SELECT sum(id) FROM t")
 
 
+def test_statements_that_are_asked_together_are_answered_each_by_itself(store: Store) -> None:
+    numbers = [store.ask("SELECT {n:UInt8} AS n", {"n": number}) for number in range(20)]
+    refused = store.ask("SELECT nothing_of_this_name")
+    assert [one.result() for one in numbers] == [[{"n": number}] for number in range(20)]
+    with pytest.raises(StoreRefusedError, match="nothing_of_this_name"):
+        refused.result()
+
+
 def test_too_many_partitions_in_one_insert_is_a_refusal_though_its_code_is_that_of_too_many_parts(store: Store) -> None:
     store.command("CREATE TABLE p (d Date) ENGINE = MergeTree PARTITION BY d ORDER BY d")
     days = pa.table({"d": pa.array(range(200), pa.int32()).cast(pa.date32())})

@@ -9,7 +9,8 @@ from pipeline.clickhouse import Store
 from pipeline.errors import StoreRefusedError
 from pipeline.kafka import Admin, Reader, Sender
 from pipeline.publication import Document, publish, read_documents
-from pipeline.reference import Change, ReferenceData, latest_version, tariff_of_history
+from pipeline.read.history import tariff_of_history
+from pipeline.reference import Change, ReferenceData, latest_version
 from pipeline.settings import Settings
 from pipeline.topics import READINGS, TARIFFS
 
@@ -170,6 +171,9 @@ def test_a_version_loaded_whole_equals_one_that_grew(ready: Settings, store: Sto
     assert found.tariff_key == "DE*ABC*T1@2"
     assert tariff_of_history(store, "DE*ABC*T1@1") == ReferenceData.at(store, 1).resolve("CP1", 1, "", ALWAYS).tariff
     assert tariff_of_history(store, "DE*ABC*T1@3") is None
+    again = "SELECT * REPLACE (toUInt64(3) AS version) FROM reference_rows AS r WHERE r.version = 1"
+    store.command(f"INSERT INTO reference_rows {again}")
+    assert tariff_of_history(store, "DE*ABC*T1@3") is not None  # what was not there is asked for again
     assert grown.tariff("DE*ABC*T1@2") == found.tariff and grown.tariff("DE*ABC*T1@1") is None
 
 

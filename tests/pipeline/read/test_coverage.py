@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.embedded.stack import Stack
-from pipeline.read.coverage import Coverage
+from pipeline.read.coverage import _SPANS, Coverage
 from pipeline.store import StoreLedger
 from tests.stack import prepared
 
@@ -66,15 +66,24 @@ def test_what_counts_by_claim_is_what_counts_marker_by_marker(history: Store) ->
     truth = history.rows(f"SELECT * FROM ({TWIN}) {order}")
     assert history.rows(f"SELECT * FROM covered {order}") == truth
     assert len(truth) > 100
-    spans = Coverage.of(history).spans
-    assert {(log, s.claim, s.first, s.end - 1) for (log, _), found in spans.items() for s in found} == {
+    spans = Coverage.of(history, [(log, 0) for log in range(80)]).spans
+    assert {(log, claim, span.first, span.end - 1) for (log, _, claim), span in spans.items()} == {
         (row["log_id"], row["claim"], row["first_offset"], row["last_offset"]) for row in truth
     }
 
 
+def test_what_counts_in_one_partition_tells_nothing_of_others(history: Store) -> None:
+    whole = Coverage.of(history, [(log, 0) for log in range(80)]).spans
+    for log in range(0, 80, 9):
+        mine = {name: span for name, span in whole.items() if name[0] == log}
+        assert Coverage.of(history, [(log, 0), (log, 1)]).spans == mine
+    assert Coverage.of(history, []).spans == {}
+
+
 def test_looking_up_what_counts_reads_no_markers_but_their_sums(history: Store) -> None:
-    plan = "\n".join(row["explain"] for row in history.rows("EXPLAIN SELECT * FROM covered"))
-    assert "ReadFromMergeTree (tilings)" in plan
+    for sql in ("SELECT * FROM covered", _SPANS):
+        told = history.rows(f"EXPLAIN {sql}", {"places": [(1, 0), (2, 0)]})
+        assert "ReadFromMergeTree (tilings)" in "\n".join(row["explain"] for row in told)
 
 
 def test_how_far_markers_tile_is_the_same_from_sums_as_marker_by_marker(history: Store) -> None:
