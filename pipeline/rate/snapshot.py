@@ -29,10 +29,13 @@ from rating.ratesheet import COMPONENTS_AT
 _ARRAYS: Final = {
     "connectors": CONNECTOR_DTYPE, "marks": MARK_DTYPE, "periods": PERIOD_DTYPE, "lengths": np.dtype(np.int64),
     "texts": np.dtype(TRANSACTION_ID_DTYPE), "names": np.dtype(np.uint8), "name_ends": np.dtype(np.int64),
+    "tokens": np.dtype(np.uint8), "token_ends": np.dtype(np.int64),
 }  # fmt: skip
 _LAYOUT: Final = hashlib.sha256(repr((_ARRAYS, MARKS)).encode()).hexdigest()[:16]
-CODE_VERSION: Final = f"4-{_LAYOUT}"
+CODE_VERSION: Final = f"5-{_LAYOUT}"
 # Fields that point into tables of this worker, and are written anew when the state is taken in elsewhere.
+_TEXTS: Final = (("tokens", "token_ends"), ("names", "name_ends"))
+_LENGTH: Final = 8  # bytes that say how long the header is
 _CHAINS: Final = ("sibling", "follows", "head", "tail")
 
 
@@ -45,10 +48,9 @@ class _Header(msgspec.Struct, frozen=True):
     held: list[tuple[int, dict[str, Any]]]
     apart: list[tuple[int, int]]
     signed: list[tuple[int, list[SignedValue]]]
-    tokens: list[str]
     sheets: list[tuple[str, str]]
     first_components: list[int]
-    arrays: dict[str, bytes]  # as _ARRAYS has them
+    rows: dict[str, int]  # of each array: they follow in this order
 
 
 class StateCopy(NamedTuple):
@@ -61,8 +63,16 @@ class StateCopy(NamedTuple):
 
     def packed(self) -> Snapshot:
         """As the ledger stores it."""
-        arrays = {name: array.tobytes() for name, array in self.arrays.items()}
-        payload = zstandard.compress(msgspec.msgpack.encode(msgspec.structs.replace(self.header, arrays=arrays)), 1)
+        rows = {name: len(array) for name, array in self.arrays.items()}
+        header = msgspec.msgpack.encode(msgspec.structs.replace(self.header, rows=rows))
+        parts: list[bytes | memoryview] = [
+            len(header).to_bytes(_LENGTH, "little"),
+            header,
+            *map(_raw, self.arrays.values()),
+        ]
+        size = sum(map(len, parts))
+        packing = zstandard.ZstdCompressor(level=1).compressobj(size=size)  # part by part: nothing is copied once more
+        payload = b"".join([packing.compress(part) for part in parts] + [packing.flush()])
         partition, last_offset = self.header.partition, self.header.last_offset
         return Snapshot(partition, self.claim, last_offset, CODE_VERSION, checksum(payload), payload, self.taken_at_ms)
 
@@ -77,6 +87,7 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     names = directory.charge_points.names(rows)
     state = engine.own(partition)
     tokens, connectors["token"] = _renumbered(connectors["token"])
+    uids = directory.tokens.taken(np.array(tokens, np.int64))
     used, connectors["sheet"] = _renumbered(connectors["sheet"])
     connectors["limits"] = 0  # this worker's own numbers; `Engine.defaults` finds those of who takes the state in
     sources = [engine.sheets.builder.sources[sheet] for sheet in used]
@@ -84,13 +95,13 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
         partition, last_offset, state.log_time_ms, state.reference_version, state.policy_version,
         [(key, asdict(held)) for key, held in state.held.items()], list(state.apart.items()),
         [(key, list(values)) for key, values in state.signed.items()],
-        [directory.tokens[token] for token in tokens],
         [(source.key, source.zone) for source in sources],
         [int(engine.sheets.book.sheets[sheet, COMPONENTS_AT]) for sheet in used], {},
     )  # fmt: skip
     arrays = {
         "connectors": connectors, "marks": marks, "periods": periods, "lengths": lengths,
         "texts": directory.transaction_ids[rows], "names": names.data, "name_ends": names.ends,
+        "tokens": uids.data, "token_ends": uids.ends,
     }  # fmt: skip
     return StateCopy(header, arrays, claim, taken_at_ms)
 
@@ -106,7 +117,9 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
         raise IntegrityError(f"snapshot of partition {snapshot.partition} was taken by other code: not used")
     if checksum(snapshot.payload) != snapshot.checksum:
         raise IntegrityError(f"snapshot of partition {snapshot.partition} at {snapshot.last_offset} is torn: not used")
-    header = msgspec.msgpack.decode(zstandard.decompress(snapshot.payload), type=_Header)
+    whole = memoryview(zstandard.decompress(snapshot.payload))
+    begin = _LENGTH + int.from_bytes(whole[:_LENGTH], "little")
+    header = msgspec.msgpack.decode(whole[_LENGTH:begin], type=_Header)
     if (header.partition, header.last_offset) != (snapshot.partition, snapshot.last_offset):
         raise IntegrityError(f"snapshot of partition {snapshot.partition} holds partition {header.partition}: not used")
     state = PartitionState(
@@ -116,8 +129,22 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
     )  # fmt: skip
     engine.drop(header.partition)
     engine.partitions[header.partition] = state
-    _take_in(engine, header, {name: np.frombuffer(header.arrays[name], kind) for name, kind in _ARRAYS.items()})
+    _take_in(engine, header, _arrays(whole[begin:], header.rows))
     return state
+
+
+def _raw(rows: Rows) -> memoryview:
+    """The bytes of an array, not copied."""
+    return np.ascontiguousarray(rows).view(np.uint8).data
+
+
+def _arrays(stored: memoryview, rows: Mapping[str, int]) -> dict[str, Any]:
+    """The arrays that lie one behind the other."""
+    found, at = {}, 0
+    for name, kind in _ARRAYS.items():
+        found[name] = np.frombuffer(stored, kind, rows[name], at)
+        at += found[name].nbytes
+    return found
 
 
 def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None:
@@ -125,8 +152,9 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
     directory = engine.directory
     connectors = stored["connectors"]
     sheets, shifts = _sheets(engine, header, connectors)
-    tokens = np.append(directory.tokens.numbers(header.tokens), np.int32(-1))
-    names = Packed(stored["names"].copy(), stored["name_ends"].copy())  # writable, as compiled code knows them
+    # Copied, so that they are writable: that is what compiled code knows.
+    uids, names = (Packed(stored[of].copy(), stored[ends].copy()) for of, ends in _TEXTS)
+    tokens = np.append(directory.tokens.numbers_of(uids), np.int32(-1))
     rows = directory.take_in(names, connectors["connector_id"], header.partition, connectors["identity"])
     used = connectors["sheet"]
     shift = np.array(shifts, np.int64)[used]
