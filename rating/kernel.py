@@ -250,8 +250,8 @@ def rate_interval(
     if not _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh):
         return OUT_OF_BOUNDS
     last_mark, last_flip = first_mark + n_marks, book.sheets[sheet, FLIPS_END]
-    mark = _next_mark(marks, first_mark, last_mark, start_ms)
-    curve, elapsed = _curve_length(marks, mark, last_mark, start_ms, end_ms)
+    mark = covering = _next_mark(marks, first_mark, last_mark, start_ms)
+    curve, elapsed = 0, True  # not needed where the interval is one piece, as most are
     flip = _segment(book, book.sheets[sheet, FLIPS_AT], last_flip, start_ms)
     last_kwh, last_duration = book.sheets[sheet, KWH_END], book.sheets[sheet, DURATION_END]
     kwh = _next_threshold(book, book.sheets[sheet, KWH_AT], last_kwh, energy_before_mwh)
@@ -266,8 +266,17 @@ def rate_interval(
         energy_component, time_component, missing = _components(
             book, sheet, flip, marks, mark, energy_before_mwh + used, lasted
         )
-        # 2. Until when, and how far the curve gets until then.
+        # 2. Until when, and how far the curve gets until then: to its end, or so far as what charged by then says.
         until, reason = _until(book, marks, mark, last_mark, flip, last_flip, lasts_until, end_ms)
+        if until == end_ms and (kwh == last_kwh or book.thresholds[kwh] - energy_before_mwh > energy_mwh):
+            if until > now or energy_mwh > used:
+                at = _write(
+                    pieces, first, at, tag, now, until, energy_mwh - used, marks.state[mark], split,
+                    energy_component, time_component, missing,
+                )  # fmt: skip
+            break
+        if curve == 0:
+            curve, elapsed = _curve_length(marks, covering, last_mark, start_ms, end_ms)
         step = until - now if elapsed or marks.state[mark] == CHARGING else 0
         reached = energy_mwh * (passed + step) // curve if until < end_ms and energy_mwh > 0 else energy_mwh
         # 3. But no further than the next kWh threshold: there, at the first ms that reaches it, exactly it.
