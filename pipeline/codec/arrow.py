@@ -15,7 +15,7 @@ from pipeline.codec.arrow_columns import instants, integers, texts
 from pipeline.codec.arrow_kernel import Rows, Texts
 from pipeline.codec.arrow_metadata import check_uncompressed
 from pipeline.codec.bytescan import PADDING
-from pipeline.codec.names import Names, room_for
+from pipeline.codec.names import room_for
 from pipeline.codec.names import texts as name_texts
 from pipeline.codec.records import (
     TRANSACTION_ID_BYTES,
@@ -48,12 +48,15 @@ _UNUSABLE_IDS = (
     .reshape(-1, TRANSACTION_ID_BYTES // 4)
 )
 
+_ID_DTYPE = np.dtype([("words", np.uint32, TRANSACTION_ID_BYTES // 4)])  # copied as a whole
+
 
 class _Sheet(NamedTuple):
     """One record's rows, all of them good."""
 
     record: int
     rows: Rows
+    record_ms: int
     time_flags: int
 
 
@@ -73,41 +76,67 @@ def read_arrow(records: Records, indices: list[int]) -> Decoded:
 def _assembled(offsets: npt.NDArray[np.int64], sheets: list[_Sheet], dead: list[DeadLetter]) -> Decoded:
     lengths = [len(sheet.rows.time_ms) for sheet in sheets]
     samples = np.empty(sum(lengths), SAMPLE_DTYPE)
-    ids = np.empty((sum(lengths), TRANSACTION_ID_BYTES // 4), np.uint32)
-    points = _room([sheet.rows.points for sheet in sheets])
-    tokens = _room([sheet.rows.tokens for sheet in sheets])
+    texts = np.empty(sum(lengths), _ID_DTYPE)
+    points, tokens = _Known([sheet.rows.points for sheet in sheets]), _Known([sheet.rows.tokens for sheet in sheets])
+    ids = _Ids()
     first = 0
     for sheet, length in zip(sheets, lengths, strict=True):
-        names = (
-            arrow_kernel.known_names(sheet.rows.points, points),
-            arrow_kernel.known_names(sheet.rows.tokens, tokens),
-        )
         arrow_kernel.fill_rows(
-            samples[first : first + length],
-            ids[first : first + length],
-            sheet.rows,
-            offsets[sheet.record],
-            sheet.time_flags,
-            names,
-            arrow_kernel.id_words(sheet.rows.ids, _UNUSABLE_IDS),
-        )
+            samples[first : first + length], texts[first : first + length], sheet.rows, offsets[sheet.record],
+            sheet.record_ms, sheet.time_flags, (points.of(sheet.rows.points), tokens.of(sheet.rows.tokens)),
+            ids.of(sheet.rows.ids),
+        )  # fmt: skip
         first += length
     return Decoded(
         samples,
-        ids.view(TRANSACTION_ID_DTYPE)[:, 0],
+        texts.view(TRANSACTION_ID_DTYPE),
         np.repeat(np.array([sheet.record for sheet in sheets], np.int32), lengths),
-        name_texts(points),
-        name_texts(tokens),
+        name_texts(points.names),
+        name_texts(tokens.names),
         dead,
         [],
     )
 
 
-def _room(columns_of_texts: list[Texts]) -> Names:
-    return room_for(
-        sum(len(column.bounds) - 1 for column in columns_of_texts),
-        sum(len(column.data) - PADDING for column in columns_of_texts),
-    )
+class _Known:
+    """Names of several messages as one list. A sender's dictionary often is that of its message before."""
+
+    def __init__(self, columns_of_texts: list[Texts]) -> None:
+        self.names = room_for(
+            sum(len(column.bounds) - 1 for column in columns_of_texts),
+            sum(len(column.data) - PADDING for column in columns_of_texts),
+        )
+        self._last: Texts | None = None
+        self._found = np.zeros(0, np.int32)
+
+    def of(self, texts: Texts) -> npt.NDArray[np.int32]:
+        """The joint index of each value that is in use."""
+        if not _same_values(texts, self._last):
+            self._last, self._found = texts, np.full(len(texts.bounds), -1, np.int32)
+        arrow_kernel.known_names(texts, self.names, self._found)
+        return self._found
+
+
+class _Ids:
+    """Transaction ids as samples have them, with their hashes."""
+
+    def __init__(self) -> None:
+        self._last: Texts | None = None
+        self._words = np.zeros((0, TRANSACTION_ID_BYTES // 4), np.uint32)
+        self._hashes = np.zeros(0, np.uint64)
+
+    def of(self, ids: Texts) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
+        """Each value that is in use."""
+        if not _same_values(ids, self._last):
+            self._last, self._hashes = ids, np.zeros(len(ids.bounds), np.uint64)
+            self._words = np.zeros((len(ids.bounds), TRANSACTION_ID_BYTES // 4), np.uint32)
+        arrow_kernel.id_words(ids, _UNUSABLE_IDS, self._words, self._hashes)
+        return self._words.view(_ID_DTYPE)[:, 0], self._hashes
+
+
+def _same_values(one: Texts, other: Texts | None) -> bool:
+    """Whether two columns have the same dictionary, whatever their rows say of it."""
+    return other is not None and np.array_equal(one.bounds, other.bounds) and np.array_equal(one.data, other.data)
 
 
 def _read_record(index: int, value: bytes, key: bytes | None, record_ms: int) -> _Sheet:
@@ -118,7 +147,7 @@ def _read_record(index: int, value: bytes, key: bytes | None, record_ms: int) ->
         sheet = _read_sheet(index, _read_batch(value), record_ms)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UndecodableError("bad_arrow", f"not a readable Arrow IPC stream: {str(error)[:300]}") from error
-    row, problem = arrow_kernel.first_bad_row(sheet.rows)
+    row, problem = arrow_kernel.first_bad_row(sheet.rows, record_ms)
     if problem:
         reason, complaint = _COMPLAINTS[problem]
         raise UndecodableError(reason, f"row {row} {complaint}")
@@ -155,8 +184,6 @@ def _read_sheet(index: int, batch: pa.RecordBatch, record_ms: int) -> _Sheet:
     sent = dict(zip(batch.schema.names, batch.columns, strict=True))
     time_ms, zoned = instants(sent["time"], count)
     received_ms, _ = instants(sent.get("received_at"), count)
-    if record_ms != ABSENT_I64:
-        received_ms = np.where(received_ms == ABSENT_I64, record_ms, received_ms)
     rows = Rows(
         texts(sent.get("charge_point_id"), count),
         texts(sent.get("transaction_id"), count),
@@ -171,7 +198,7 @@ def _read_sheet(index: int, batch: pa.RecordBatch, record_ms: int) -> _Sheet:
         integers(sent.get("state"), count, pa.int8(), columns.STATE_UNKNOWN),
         integers(sent.get("seq_no"), count, pa.int32(), -1),
     )
-    return _Sheet(index, rows, 0 if zoned else columns.FLAG_TIME_NO_ZONE)
+    return _Sheet(index, rows, record_ms, 0 if zoned else columns.FLAG_TIME_NO_ZONE)
 
 
 def _check_names(points: Texts, key: bytes | None) -> None:
