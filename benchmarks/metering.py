@@ -184,33 +184,50 @@ class Log:
         return Records(given, keys, offsets, types, np.full(len(given), START_MS))
 
 
-def one_run(
-    before: list[Records], timed: list[Records], after: list[Records], data: ReferenceData
-) -> tuple[float, list[Batch]]:
-    """CPU seconds of the timed batches, and every batch's rows."""
-    engine = Engine(1, NoPast(), lambda _data, _version: data)
-    done = [engine.process({0: records}) for records in before]
-    started = time.thread_time()
-    done += [engine.process({0: records}) for records in timed]
-    spent = time.thread_time() - started
-    return spent, done + [engine.process({0: records}) for records in after]
+class Found:
+    """What batches bring, looked at as they come: like a worker, nobody keeps a batch that is done with."""
 
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._digest = hashlib.sha256()
+        self.cdrs: list[dict[str, Any]] = []
+        self.alerts = 0
 
-def checked(batches: list[Batch], points: int, rounds: int) -> str:
-    """A hash of all rated rows and CDRs, each CDR equal to the oracle: (last - first) x price, in exact fractions."""
-    digest = hashlib.sha256()
-    cdrs = [cdr.columns for batch in batches for cdr in batch.cdrs]
-    assert len(cdrs) == points, f"{len(cdrs)} CDRs of {points} sessions"
-    energy_mwh = (rounds + 1) * STEP_WH * 1000
-    total_e4 = floor(PRICE * energy_mwh / 1_000_000 * 100 + Fraction(1, 2)) * 100  # to the cent, half up
-    for columns in cdrs:
-        assert (columns["energy_mwh"], columns["total_excl_e4"]) == (energy_mwh, total_e4), columns
-    for batch in batches:
+    def take(self, batch: Batch) -> None:
+        """A hash of all rated rows; the CDRs."""
+        self.cdrs += [cdr.columns for cdr in batch.cdrs]
+        self.alerts += len(batch.alerts)
         for rows in batch.rated:
             for name in rows.dtype.names or ():
-                digest.update(rows[name].tobytes())
-    digest.update(json.dumps([str(columns["cdr_id"]) for columns in cdrs]).encode())
-    return digest.hexdigest()[:16]
+                self._digest.update(rows[name].tobytes())
+
+    def checked(self, points: int, rounds: int) -> str:
+        """A hash of it all, each CDR equal to the oracle: (last - first) x price, in exact fractions."""
+        assert len(self.cdrs) == points, f"{len(self.cdrs)} CDRs of {points} sessions"
+        energy_mwh = (rounds + 1) * STEP_WH * 1000
+        total_e4 = floor(PRICE * energy_mwh / 1_000_000 * 100 + Fraction(1, 2)) * 100  # to the cent, half up
+        for columns in self.cdrs:
+            assert (columns["energy_mwh"], columns["total_excl_e4"]) == (energy_mwh, total_e4), columns
+        self._digest.update(json.dumps([str(columns["cdr_id"]) for columns in self.cdrs]).encode())
+        return self._digest.hexdigest()[:16]
+
+
+def one_run(
+    before: list[Records], timed: list[Records], after: list[Records], data: ReferenceData
+) -> tuple[float, Found]:
+    """CPU seconds of the timed batches, and what every batch brought."""
+    engine, found, spent = Engine(1, NoPast(), lambda _data, _version: data), Found(), 0.0
+    for records in before:
+        found.take(engine.process({0: records}))
+    for records in timed:
+        started = time.thread_time()
+        batch = engine.process({0: records})
+        spent += time.thread_time() - started
+        found.take(batch)
+        del batch
+    for records in after:
+        found.take(engine.process({0: records}))
+    return spent, found
 
 
 def measure(form: str, points: int, rounds: int, batch: int) -> Result:
@@ -224,10 +241,10 @@ def measure(form: str, points: int, rounds: int, batch: int) -> Result:
     after = log.json(stops(points, rounds), batch)
     best, result_hash = float("inf"), ""
     for _ in range(BEST_OF):
-        spent, batches = one_run(before, timed, after, data)
-        found = checked(batches, points, rounds)
-        assert result_hash in ("", found), "two runs of one log differ"
-        best, result_hash = min(best, spent), found
+        spent, found = one_run(before, timed, after, data)
+        checked = found.checked(points, rounds)
+        assert result_hash in ("", checked), "two runs of one log differ"
+        best, result_hash = min(best, spent), checked
     records = sum(len(one.values) for one in timed)
     size = sum(len(value) for one in timed for value in one.values) / records
     readings = points * rounds

@@ -74,7 +74,7 @@ class Stopwatch:
 
 def measured(points: int, rounds: int, runs: int) -> dict[str, Any]:
     """The pass over Arrow readings of charge points that all charge, in batches of a million."""
-    from benchmarks.metering import Log, arrow_values, checked, network, one_run, starts, stops
+    from benchmarks.metering import Log, arrow_values, network, one_run, starts, stops
     from pipeline.rate import segment
 
     data, log = network(points), Log()
@@ -83,13 +83,13 @@ def measured(points: int, rounds: int, runs: int) -> dict[str, Any]:
     after = log.json(stops(points, rounds), 20_000)
     watch = Stopwatch(vars(segment)["meter"])
     vars(segment)["meter"] = watch  # called the same way
-    spent, billed = [], ""
+    spent, billed, alerts = [], "", 0
     for _ in range(runs + 1):
         watch.spent_ns = 0
-        _, batches = one_run(before, timed, after, data)
+        _, found = one_run(before, timed, after, data)
         spent.append(watch.spent_ns / (points * (rounds + 2)))
-        billed = checked(batches, points, rounds)
-    alerts = sum(len(batch.alerts) for batch in batches)
+        billed = found.checked(points, rounds)
+        alerts = found.alerts
     return {"ns_a_reading": min(spent[1:]), "runs": spent[1:], "billed": billed, "alerts": alerts}
 
 

@@ -16,7 +16,7 @@ from pipeline.codec.records import Records, SignedBlob
 from pipeline.metering import kinds
 from pipeline.metering.clocks import set_clocks
 from pipeline.metering.columns import ABSENT_I64
-from pipeline.metering.output import FACT_DTYPE, Rows, new_output, rows_at
+from pipeline.metering.output import FACT_DTYPE, ROOM, Rows, cleared, new_output, rows_at
 from pipeline.metering.policy import MeteringPolicy
 from pipeline.metering.published import NAME, Rules, parse_policy, rules_of
 from pipeline.metering.signed import Verifier
@@ -58,6 +58,7 @@ class Engine:
         self.partitions: dict[int, PartitionState] = {}
         self.history = history
         self.room = new_output(0)  # for sessions that are metered again, one at a time
+        self._room = new_output(0)  # for segments, one at a time: new memory is cleared page by page
         self._metering = metering or MeteringPolicy()
         self._rules = {0: rules_of(self._metering)}  # by version of the policy
 
@@ -161,7 +162,7 @@ class Engine:
 
     def _round(self, given: Input, number: int, batch: Batch, collector: Collector, decisions: Decisions) -> None:
         """Meter the samples of one round, then what the pass deferred, in log order."""
-        chosen = np.flatnonzero(given.rounds == number)
+        chosen = np.flatnonzero(given.rounds == number) if given.breaks else np.arange(len(given.samples))
         if not len(chosen):
             return
         self._verify(given, number)
@@ -246,7 +247,10 @@ class Engine:
         self.sheets.cover(found.first_ms, found.last_ms + 1)
         defaults = self.defaults(found.last_ms)
         self._choose_sheets(samples, found.starts)
-        return Segment(samples, self.sheets.book, self.directory, rules.limits.rows, defaults, self._detached())
+        if len(samples.samples) + ROOM > len(self._room.sessions):
+            self._room = new_output(len(samples.samples))
+        room = cleared(self._room)
+        return Segment(samples, self.sheets.book, self.directory, rules.limits.rows, defaults, self._detached(), room)
 
     def _detached(self) -> npt.NDArray[np.uint64]:
         """The keys of sessions that the pass must leave alone, sorted."""

@@ -60,7 +60,7 @@ def read(batches: Mapping[int, Records], refused: Refused) -> Input:
     records = split.positions[decoded.records]
     ticks = [at for at in split.controls if isinstance(at.control, Tick)]
     breaks = _breaks([at for at in split.controls if not isinstance(at.control, Tick)], of_partition)
-    given = _InOrder(decoded.samples, decoded.transaction_ids, records, np.arange(len(records)))
+    given = _InOrder(decoded.samples, decoded.transaction_ids, records, None)
     if ticks:
         given = _with_ticks(given, ticks)
     where = of_partition[given.records]
@@ -71,7 +71,7 @@ def read(batches: Mapping[int, Records], refused: Refused) -> Input:
         samples=given.samples, partitions=where, rounds=_rounds(given.samples, where, breaks),
         records=np.where(given.samples["kind"] == KIND_TICK, -1, given.records) if ticks else given.records,
         transaction_ids=given.transaction_ids, charge_points=decoded.charge_points, tokens=decoded.tokens,
-        signed=[SignedBlob(int(given.places[b.sample]), b.data, b.method, b.public_key) for b in decoded.signed],
+        signed=[blob._replace(sample=given.place(blob.sample)) for blob in decoded.signed],
         dead=[*split.dead, *set_apart, *dead], breaks=breaks,
         controls=np.array([at.index for at in split.controls], np.int64),
     )  # fmt: skip
@@ -83,7 +83,11 @@ class _InOrder(NamedTuple):
     samples: Rows
     transaction_ids: npt.NDArray[np.bytes_]
     records: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]  # where each decoded sample is
+    places: npt.NDArray[np.int64] | None  # where each decoded sample is; None where it was
+
+    def place(self, sample: int) -> int:
+        """Where a decoded sample is."""
+        return sample if self.places is None else int(self.places[sample])
 
 
 def _with_ticks(given: _InOrder, ticks: list[ControlAt]) -> _InOrder:
