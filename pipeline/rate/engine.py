@@ -29,7 +29,7 @@ from pipeline.rate.directory import Directory
 from pipeline.rate.inputs import Input, Refused, read
 from pipeline.rate.partition import PartitionState
 from pipeline.rate.past import History
-from pipeline.rate.samples_kernel import Survey, fill_facts, prepare, survey
+from pipeline.rate.samples_kernel import Survey, believe_clocks, fill_facts, survey
 from pipeline.rate.segment import Samples, Segment, is_only_waiting
 from pipeline.rate.sheets import LoadVersion, Sheets
 from pipeline.rate.signed_values import Signed, by_session
@@ -59,6 +59,7 @@ class Engine:
         self.history = history
         self.room = new_output(0)  # for sessions that are metered again, one at a time
         self._room = new_output(0)  # for segments, one at a time: new memory is cleared page by page
+        self._tokens = np.zeros(0, np.int32)  # the directory's numbers of the tokens of a batch, the last of none
         self._metering = metering or MeteringPolicy()
         self._rules = {0: rules_of(self._metering)}  # by version of the policy
 
@@ -111,7 +112,7 @@ class Engine:
             offsets = records.offsets
             batch.shares[partition] = Share(partition, int(offsets[0]), int(offsets[-1]), len(offsets))
             self.own(partition)
-        self._prepare(given)
+        self._tokens = np.append(self.directory.tokens.numbers(given.tokens), np.int32(NONE))
         collector = Collector(self, batch, given)
         decisions = Decisions(self, collector)
         for number in range(len(given.breaks) + 1):
@@ -125,10 +126,6 @@ class Engine:
         """The time zone of a connector, by the newest reference data in use."""
         newest = max((state.reference_version for state in self.partitions.values()), default=0)
         return self.sheets.data(newest).resolve(charge_point_id, connector_id, "", 0).zone
-
-    def _prepare(self, given: Input) -> None:
-        """What is decided before any order: tokens by the directory's numbers, clocks that are none."""
-        prepare(given.samples, np.append(self.directory.tokens.numbers(given.tokens), np.int32(NONE)), _STALE_MS)
 
     def foresee(self, batches: Mapping[int, Records]) -> None:
         """Start to verify signatures of records that will be processed soon, by the keys that are in use now."""
@@ -204,7 +201,8 @@ class Engine:
         self, given: Input, chosen: npt.NDArray[np.intp], rules: Rules, batch: Batch
     ) -> npt.NDArray[np.intp]:
         """Correct the clocks that the policy names; what it rejects is set apart with its bytes. Returns the rest."""
-        samples = given.samples[chosen]
+        samples = rows_at(given.samples, chosen)
+        believe_clocks(samples, _STALE_MS)
         rejected = set_clocks(samples, given.charge_points, rules.clocks)
         given.samples[chosen] = samples
         if not rejected.any():
@@ -233,13 +231,13 @@ class Engine:
     def _samples(self, given: Input, chosen: npt.NDArray[np.intp]) -> tuple[Samples, Survey]:
         whole: Any = slice(None) if len(chosen) == len(given.samples) else chosen  # one round: no copy
         samples, partitions = rows_at(given.samples, whole), given.partitions[whole]
-        found = survey(samples)
+        found = survey(samples, self._tokens, _STALE_MS)
         rows = self.directory.rows(given.charge_points, found.keys, partitions[found.firsts])
         in_use = np.zeros((2, int(partitions.max()) + 1), np.int64)  # slot and version of reference data, by partition
         for partition in np.flatnonzero(np.bincount(partitions)).tolist():
             version = self.partitions[partition].reference_version
             in_use[:, partition] = self.sheets.slot(version), version
-        facts, versions = np.zeros(len(samples), FACT_DTYPE), np.empty(len(samples), np.int64)
+        facts, versions = np.empty(len(samples), FACT_DTYPE), np.empty(len(samples), np.int64)
         fill_facts(facts, versions, partitions, found.numbers, np.append(rows, np.int32(NONE)), in_use)
         return Samples(samples, facts, given.transaction_ids[whole], versions, given.records[whole]), found
 

@@ -93,7 +93,7 @@ def from_pieces(book: Book, pieces: Rows, samples: Rows, facts: Rows) -> Rows:
 
     `pieces` in order of emission, tag = index of the causing sample.
     """
-    rated = np.zeros(_rows_of(pieces), RATED_DTYPE)
+    rated = np.empty(_rows_of(pieces), RATED_DTYPE)
     _fill(book.components, pieces, samples, facts, rated)
     return rated
 

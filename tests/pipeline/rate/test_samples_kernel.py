@@ -10,11 +10,12 @@ from pipeline.metering import kinds
 from pipeline.metering.columns import FLAG_TIME_CORRECTED, FLAG_TIME_UNUSABLE, KIND_START, KIND_TICK, SAMPLE_DTYPE
 from pipeline.metering.output import FACT_DTYPE, Rows
 from pipeline.rate.batch import DUPLICATE, QUARANTINED, USED, Batch, Share
-from pipeline.rate.samples_kernel import fill_facts, prepare, survey
+from pipeline.rate.samples_kernel import believe_clocks, fill_facts, survey
 from pipeline.rate.segment import Samples, new_facts
 
 SEEDS = st.integers(0, 2**32 - 1)
 STALE_MS = 40
+TOKENS = np.array([7, 5, 9, -1], np.int32)
 
 
 def drawn(rng: np.random.Generator, rows: int) -> Rows:
@@ -30,39 +31,46 @@ def drawn(rng: np.random.Generator, rows: int) -> Rows:
 
 
 @settings(deadline=None)
-@given(seed=SEEDS, rows=st.integers(0, 40))
-def test_tokens_and_clocks_are_prepared_as_in_columns(seed: int, rows: int) -> None:
+@given(seed=SEEDS, rows=st.integers(1, 60))
+def test_samples_are_surveyed_as_in_columns(seed: int, rows: int) -> None:
+    """Connectors in order of their first appearance; clocks that are none before instants are looked at."""
     samples = drawn(np.random.default_rng(seed), rows)
-    tokens = np.array([7, 5, 9, -1], np.int32)
     wanted = samples.copy()
-    wanted["token"] = tokens[wanted["token"]]
+    wanted["token"] = TOKENS[wanted["token"]]
     stale = wanted["received_ms"] - wanted["time_ms"] > STALE_MS
     wanted["time_ms"][stale] = wanted["received_ms"][stale]
     wanted["flags"][stale] |= FLAG_TIME_UNUSABLE | FLAG_TIME_CORRECTED
-
-    prepare(samples, tokens, STALE_MS)
-
-    assert samples.tobytes() == wanted.tobytes()
-
-
-@settings(deadline=None)
-@given(seed=SEEDS, rows=st.integers(1, 60))
-def test_connectors_are_numbered_in_order_of_first_appearance(seed: int, rows: int) -> None:
-    samples = drawn(np.random.default_rng(seed), rows)
     named = [
         None if one["kind"] == KIND_TICK else int(one["charge_point"]) << 32 | int(one["connector_id"])
         for one in samples
     ]
     keys = list(dict.fromkeys(key for key in named if key is not None))
 
-    found = survey(samples)
+    found = survey(samples, TOKENS, STALE_MS)
 
+    assert samples.tobytes() == wanted.tobytes()
     assert found.keys.tolist() == keys
     assert found.firsts.tolist() == [named.index(key) for key in keys]
     assert found.numbers.tolist() == [-1 if key is None else keys.index(key) for key in named]
     assert found.starts.tolist() == np.flatnonzero(samples["kind"] == KIND_START).tolist()
-    assert found.first_ms == samples["time_ms"].min()
-    assert found.last_ms == max(samples["time_ms"].max(), samples["received_ms"].max())
+    assert found.first_ms == wanted["time_ms"].min()
+    assert found.last_ms == max(wanted["time_ms"].max(), wanted["received_ms"].max())
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, rows=st.integers(0, 40))
+def test_clocks_are_believed_as_in_the_survey(seed: int, rows: int) -> None:
+    samples = drawn(np.random.default_rng(seed), rows)
+    tokens = samples["token"].copy()
+    surveyed = samples.copy()
+    if rows:
+        survey(surveyed, TOKENS, STALE_MS)
+    surveyed["token"] = tokens
+
+    for _ in range(2):
+        believe_clocks(samples, STALE_MS)
+
+        assert samples.tobytes() == surveyed.tobytes()
 
 
 @settings(deadline=None)
@@ -73,11 +81,11 @@ def test_facts_are_filled_as_in_columns(seed: int, rows: int) -> None:
     of_number, in_use = np.array([8, 3, 5, 1, -1], np.int32), rng.integers(0, 100, (2, 3))
     wanted = new_facts(rows)
     wanted["partition"], wanted["row"], wanted["slot"] = partitions, of_number[numbers], in_use[0, partitions]
-    facts, versions = np.zeros(rows, FACT_DTYPE), np.empty(rows, np.int64)
+    facts, versions = np.frombuffer(rng.bytes(rows * FACT_DTYPE.itemsize), FACT_DTYPE).copy(), np.empty(rows, np.int64)
 
     fill_facts(facts, versions, partitions, numbers, of_number, in_use)
 
-    assert facts.tobytes() == wanted.tobytes()
+    assert facts.tolist() == wanted.tolist()
     assert versions.tolist() == in_use[1, partitions].tolist()
 
 
