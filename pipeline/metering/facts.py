@@ -21,7 +21,15 @@ def say(desk: Desk, cause: int, row: Record, verdict: int, disposition: int, ene
 
 @part
 def defer(desk: Desk, cause: int, connector: int, why: int) -> None:
-    """Leave the sample, and all that follow on its connector in this segment, to `rerate`."""
-    row = desk.connectors[connector]
-    tell(desk, DEFERRED, why, cause, connector, row.session_key, desk.samples[cause].time_ms, 0)
-    row.dirty = 1
+    """Leave the sample, and all that follow on its charge point in this segment, to `rerate`.
+
+    On the whole charge point: which of its connectors the sample is of, and so what the others' samples will find, is
+    not known yet.
+    """
+    tell(desk, DEFERRED, why, cause, connector, desk.connectors[connector].session_key, desk.samples[cause].time_ms, 0)
+    at = connector
+    while True:
+        desk.connectors[at].dirty = 1
+        at = int(np.int64(desk.connectors[at].sibling))
+        if at == connector:
+            break

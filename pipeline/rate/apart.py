@@ -53,7 +53,7 @@ class Apart:
 
     def take(self, one: Deferred) -> None:
         """Rate the session of a deferred sample again with it."""
-        self.engine.directory.state.connectors[one.connector]["dirty"] = 0
+        self.engine.directory.state.connectors["dirty"][self._ring(one.connector)] = 0
         sample = self._sample(one)
         row, name = self._resolved(one)
         one = one._replace(connector=row)

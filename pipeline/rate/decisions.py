@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.codec.control import Decision, Mute, Policy, Reference
+from pipeline.codec.control import Decision, Mute, Policy, Reference, Tick
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.log import Log
 from pipeline.metering import kinds
@@ -21,6 +21,7 @@ from pipeline.rate.inputs import Break
 from pipeline.rate.partition import Held, PartitionState
 from pipeline.rate.past import SessionName
 from pipeline.rate.segment import Deferred, Samples, Segment, new_facts
+from pipeline.rate.signed_values import by_session
 
 if TYPE_CHECKING:
     from pipeline.rate.engine import Engine
@@ -52,19 +53,27 @@ class Decisions:
                 self._decide(state, at.offset, decision)
             case Mute() as mute:
                 self._mute(state, at.offset, mute)
+            case Tick(time_ms=now_ms):
+                self._expire(state, at.offset, now_ms)
 
-    def expire(self, given: Samples) -> None:
-        """Ticks move the log time; what was held for longer than the limit settles without it."""
+    def pass_time(self, given: Samples) -> None:
+        """Ticks move the log time."""
         ticks = np.flatnonzero(given.records < 0)  # all others stand for a record
         for at in ticks.tolist():
             state = self.engine.own(int(given.facts["partition"][at]))
-            now_ms = int(given.samples["time_ms"][at])
-            state.log_time_ms = max(state.log_time_ms, now_ms)
-            limit_ms = self.engine.rules(state.partition).metering.hold_limit_ms
-            due = [key for key, held in state.held.items() if now_ms - held.since_ms >= limit_ms]
-            for key in due:
-                offset = int(given.samples["offset"][at])
-                self._settle_held(state, offset, now_ms, key, "expired", "wattrate", "hold limit reached")
+            state.log_time_ms = max(state.log_time_ms, int(given.samples["time_ms"][at]))
+
+    def _expire(self, state: PartitionState, offset: int, now_ms: int) -> None:
+        """What was held for longer than the limit settles without it; what is long over is forgotten."""
+        rules = self.engine.rules(state.partition)
+        limit_ms = rules.metering.hold_limit_ms
+        for key in [key for key, held in state.held.items() if now_ms - held.since_ms >= limit_ms]:
+            self._settle_held(state, offset, now_ms, key, "expired", "wattrate", "hold limit reached")
+        batch = self.collector.batch
+        told = [one for one in batch.signed if one.partition == state.partition]
+        batch.signed = [one for one in batch.signed if one.partition != state.partition]
+        state.keep_signed(by_session(told))
+        state.forget_apart(state.log_time_ms - rules.longest_timeout_ms)
 
     def _decide(self, state: PartitionState, offset: int, decision: Decision) -> None:
         if decision.action in ("acknowledge", "resolve"):

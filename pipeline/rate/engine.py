@@ -26,7 +26,7 @@ from pipeline.rate.batch import CONTROL, DEAD_LETTERED, Batch, DeadRow, Place, Q
 from pipeline.rate.collect import Collector
 from pipeline.rate.decisions import Decisions
 from pipeline.rate.directory import Directory
-from pipeline.rate.inputs import Input, Refused, read
+from pipeline.rate.inputs import Input, Refused, Wake, read
 from pipeline.rate.partition import PartitionState
 from pipeline.rate.past import History
 from pipeline.rate.samples_kernel import Survey, believe_clocks, fill_facts, survey
@@ -104,7 +104,7 @@ class Engine:
         Records that are `refused` become dead letters.
         """
         found = {partition: records for partition, records in sorted(batches.items()) if len(records.values)}
-        given = read(found, refused)
+        given = read(found, refused, self._wake)
         if self._verifier.ahead:
             self._verifier.foresee(given.signed, self._public_keys(given, given.signed))
         batch = Batch()
@@ -121,6 +121,12 @@ class Engine:
                 decisions.apply(ending)
         self._finish(given, batch)
         return batch
+
+    def _wake(self, partition: int) -> Wake:
+        """From when on a tick has something to do in a partition."""
+        state = self.own(partition)
+        rules = self.rules(partition)
+        return state.wake(rules.metering.hold_limit_ms, rules.longest_timeout_ms)
 
     def zone_of(self, charge_point_id: str, connector_id: int) -> str:
         """The time zone of a connector, by the newest reference data in use."""
@@ -195,7 +201,7 @@ class Engine:
             collector.collect(segment)
             deferred = segment.resume(waiting, self._detached()) if waiting else []
             collector.collect(segment)
-        decisions.expire(samples)
+        decisions.pass_time(samples)
 
     def _set_clocks(
         self, given: Input, chosen: npt.NDArray[np.intp], rules: Rules, batch: Batch
@@ -285,7 +291,6 @@ class Engine:
             state = self.partitions[partition]
             share.log_time_ms, share.reference_version = state.log_time_ms, state.reference_version
             state.keep_signed(by_session(one for one in batch.signed if one.partition == partition))
-            state.forget_apart(state.log_time_ms - self.rules(partition).longest_timeout_ms)
 
 
 def _signed_of(given: Input, chosen: npt.NDArray[np.intp], samples: Samples) -> list[Signed]:

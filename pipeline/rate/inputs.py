@@ -1,11 +1,11 @@
 """Records of a batch, by partition, to rounds of samples in log order with control records between them.
 
-A round ends in each partition at its next control record that is no tick; ticks are samples of their own. Cutting the
-log into other batches gives the same samples in the same order a partition. Records that the store is known to refuse
-become dead letters here (`refusals`).
+A round ends in each partition at its next control record; ticks are samples of their own, and end a round only where
+something may be due by then (`Wake`): what comes after must find it done, however the log is cut into batches. Records
+that the store is known to refuse become dead letters here (`refusals`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,6 +30,17 @@ class Break(NamedTuple):
     control: Control
 
 
+class Wake(NamedTuple):
+    """From when on a tick may find something to do in a partition beside its connectors: see `PartitionState.wake`."""
+
+    log_time_ms: int
+    due_ms: int  # what is known already
+    after_ms: int  # what a record brings, so long after its arrival
+
+
+WakeOf = Callable[[int], Wake]  # by partition
+
+
 class Input(NamedTuple):
     """All that a batch brings. Records are numbered through, partition after partition (`of_partition`)."""
 
@@ -51,19 +62,26 @@ class Input(NamedTuple):
     controls: npt.NDArray[np.int64]  # index of each control record
 
 
-def read(batches: Mapping[int, Records], refused: Refused) -> Input:
-    """Decode a batch; pure. `batches` maps partition, ascending, to its records in offset order."""
+def read(batches: Mapping[int, Records], refused: Refused, wake_of: WakeOf | None = None) -> Input:
+    """Decode a batch; pure. `batches` maps partition, ascending, to its records in offset order.
+
+    `wake_of` is asked for partitions that have a tick; without it no tick ends a round.
+    """
     whole = joined(list(batches.values()))
     of_partition = np.repeat(np.array(list(batches), np.int32), [len(records.values) for records in batches.values()])
     split, set_apart = _set_apart(split_controls(whole), of_partition, refused)
     decoded = decode(split.data)
     records = split.positions[decoded.records]
     ticks = [at for at in split.controls if isinstance(at.control, Tick)]
-    breaks = _breaks([at for at in split.controls if not isinstance(at.control, Tick)], of_partition)
+    others = [at for at in split.controls if not isinstance(at.control, Tick)]
     given = _InOrder(decoded.samples, decoded.transaction_ids, records, None)
     if ticks:
         given = _with_ticks(given, ticks)
     where = of_partition[given.records]
+    busy = {int(of_partition[at.index]) for at in others}
+    busy.update(where[[given.place(blob.sample) for blob in decoded.signed]].tolist())
+    waking = _waking(ticks, of_partition, _earliest(given.samples, where), wake_of, busy) if ticks and wake_of else []
+    breaks = _breaks([*others, *waking], of_partition)
     dead = [DeadLetter(int(split.positions[d.index]), d.reason, d.detail) for d in decoded.dead]
     times_ms = whole.times_ms if whole.times_ms is not None else np.zeros(len(whole.values), np.int64)
     return Input(
@@ -145,9 +163,36 @@ def _breaks(controls: list[ControlAt], of_partition: npt.NDArray[np.int32]) -> l
     return [[found[n] for _, found in sorted(by_partition.items()) if n < len(found)] for n in range(count)]
 
 
+def _earliest(samples: Rows, partitions: npt.NDArray[np.int32]) -> dict[int, int]:
+    """The earliest arrival of a partition's samples, which lie together."""
+    firsts = np.flatnonzero(np.diff(partitions, prepend=-1))
+    arrived = np.minimum.reduceat(samples["received_ms"], firsts)
+    return dict(zip(partitions[firsts].tolist(), arrived.tolist(), strict=True))
+
+
+def _waking(
+    ticks: list[ControlAt], of_partition: npt.NDArray[np.int32], earliest: Mapping[int, int], wake_of: WakeOf,
+    busy: set[int],
+) -> list[ControlAt]:  # fmt: skip
+    """The ticks by which something may be due; all of a partition that is `busy`: its limits, holds or signed values
+    may become others within the batch."""
+    wakes: dict[int, Wake] = {}
+    found = []
+    for at in sorted(ticks, key=lambda tick: tick.index):
+        partition = int(of_partition[at.index])
+        wake = wakes.get(partition) or wake_of(partition)
+        wakes[partition] = wake = wake._replace(log_time_ms=max(wake.log_time_ms, tick_ms(at.control)))
+        if partition in busy or wake.log_time_ms >= min(wake.due_ms, earliest[partition] + wake.after_ms):
+            found.append(at)
+    return found
+
+
 def _rounds(samples: Rows, partitions: npt.NDArray[np.int32], breaks: list[list[Break]]) -> npt.NDArray[np.int32]:
+    offsets: dict[int, list[int]] = {}
+    for place in (place for ending in breaks for place in ending):
+        offsets.setdefault(place.partition, []).append(place.offset)
     rounds = np.zeros(len(samples), np.int32)
-    for ending in breaks:
-        for place in ending:
-            rounds[(partitions == place.partition) & (samples["offset"] > place.offset)] += 1
+    for partition, ends in offsets.items():
+        of_it = partitions == partition
+        rounds[of_it] = np.searchsorted(np.array(ends), samples["offset"][of_it])
     return rounds

@@ -3,13 +3,18 @@
 Everything here is a function of the log, and is part of a snapshot.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.rate.inputs import Wake
 from pipeline.rate.signed_values import SignedValue, kept
+
+_NEVER_MS: Final = 2**62
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,18 @@ class PartitionState:
         """Remember the signed values that a batch brought."""
         for key, new in values.items():
             self.signed[key] = kept([*self.signed.get(key, ()), *new])
+
+    def wake(self, hold_limit_ms: int, timeout_ms: int) -> Wake:
+        """From when on a tick has something to settle or to forget here."""
+        held = (held.since_ms + hold_limit_ms for held in self.held.values())
+        apart = (heard_ms + timeout_ms for heard_ms in self.apart.values())
+        signed = (
+            values[-1].time_ms + timeout_ms
+            for key, values in self.signed.items()
+            if key not in self.held and key not in self.apart
+        )
+        due_ms = min(itertools.chain(held, apart, signed), default=_NEVER_MS)
+        return Wake(self.log_time_ms, due_ms, min(hold_limit_ms, timeout_ms))
 
     def forget_apart(self, older_than_ms: int) -> None:
         """Sessions apart that nothing was heard of for long are over; so are signed values as old, unless held."""

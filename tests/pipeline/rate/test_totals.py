@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.codec.control import Decision
 from tests.pipeline.rate.drive import Drive, Log, control
-from tests.pipeline.rate.test_batches import faulty
+from tests.pipeline.rate.test_batches import faulty, mixed
 from tests.pipeline.rate.totals import accounts, misread
 
 DECIDED_MS = 1_800_000_000_000
@@ -25,16 +25,6 @@ def decisions(drive: Drive) -> Log:
 
 def _decision(action: Literal["release", "reject"], key: int) -> Decision:
     return Decision(action, f"{key:016x}", "anna", "", DECIDED_MS)
-
-
-def mixed(log: Log, chance: random.Random, reach: int) -> Log:
-    """The same records, some of them twice, each up to about `reach` places away from its own; the first stays."""
-    found: Log = {}
-    for partition, (first, *records) in log.items():
-        records += chance.sample(records, len(records) // 20)
-        places = [(at + chance.uniform(0, reach), record) for at, record in enumerate(records)]
-        found[partition] = [first, *(record for _, record in sorted(places, key=lambda place: place[0]))]
-    return found
 
 
 @pytest.mark.parametrize(("charge_points", "seed", "size", "reach"), [
