@@ -173,19 +173,19 @@ def between_sessions(store: Store, scope: Scope) -> Check:
     A counter that passed its modulus meanwhile moved by that much less.
     """
     begun = (
-        "SELECT log_id, session_key, min(time) AS since, countIf(verdict = 'late') AS lates, "
+        "SELECT log_id, session_key, min(time) AS heard, countIf(verdict = 'late') AS lates, "
         f"max(bitAnd(flags, {FLAG_INTERVAL_MEASURAND})) AS by_interval FROM readings WHERE session_key != 0 "
         f"AND isNotNull(register_mwh) AND {_sessions_in(scope)} GROUP BY log_id, session_key"
     )
     stated = (
         "SELECT a.log_id AS log_id, a.charge_point AS charge_point, a.connector AS connector, a.opened AS opened, "
-        "a.until AS until, b.since AS since, a.first AS first, a.last AS last, "
+        "a.until AS until, b.heard AS heard, a.first AS first, a.last AS last, "
         "b.lates > 0 OR b.by_interval > 0 AS apart "
         f"FROM ({_accounts(scope)}) AS a INNER JOIN ({begun}) AS b USING (log_id, session_key)"
     )
     unstated = (
         "SELECT log_id, toString(charge_point_id) AS charge_point, connector_id AS connector, min(time) AS opened, "
-        "max(time) AS until, opened AS since, toInt64(0) AS first, toInt64(0) AS last, 1 AS apart FROM readings "
+        "max(time) AS until, opened AS heard, toInt64(0) AS first, toInt64(0) AS last, 1 AS apart FROM readings "
         f"WHERE session_key != 0 AND {_sessions_in(scope)} AND (log_id, session_key) NOT IN ("
         f"SELECT log_id, session_key FROM ({_accounts(scope)})) GROUP BY log_id, charge_point, connector, session_key"
     )
@@ -193,7 +193,7 @@ def between_sessions(store: Store, scope: Scope) -> Check:
     before = ", ".join(f"lagInFrame({name}, 1) OVER {window} AS {name}_before" for name in ("last", "until"))
     # Two sessions of one connector at once have one register: neither says where the other's began.
     alone = (
-        "SELECT *, apart OR since < max(until) OVER (PARTITION BY log_id, charge_point, connector ORDER BY opened "
+        "SELECT *, apart OR heard < max(until) OVER (PARTITION BY log_id, charge_point, connector ORDER BY opened "
         f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS doubtful FROM ({stated} UNION ALL {unstated})"
     )
     chained = f"SELECT *, {before}, lagInFrame(toUInt8(doubtful), 1, 1) OVER {window} AS doubtful_before FROM ({alone})"
@@ -204,7 +204,7 @@ def between_sessions(store: Store, scope: Scope) -> Check:
     )
     grouped = (
         "SELECT log_id, charge_point, connector, opened, first - last_before AS moved, "
-        "arrayFilter(m -> m.1 >= until_before AND m.1 <= since, moves) AS between, "
+        "arrayFilter(m -> m.1 >= until_before AND m.1 <= heard, moves) AS between, "
         "arraySum(m -> m.2, between) AS told, arraySum(m -> if(m.3, m.2, 0), between) AS outside FROM "
         f"({chained}) AS c LEFT JOIN ({beside}) AS b USING (log_id, charge_point, connector) "
         "WHERE NOT doubtful AND NOT doubtful_before"
