@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -93,12 +94,15 @@ def test_checking_needs_neither_broker_nor_store(tmp_path: Path, capsys: pytest.
 def test_a_policy_is_checked_by_the_command_and_told_where_it_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = {"policy": "metering", "tune": [{"kind": "silence", "model": "AC 22", "silence_min_ms": 3_600_000}]}
+    good: dict[str, Any] = {
+        "policy": "metering",
+        "tune": [{"kind": "silence", "model": "AC 22", "silence_min_ms": 3_600_000}],
+    }
     path = write(tmp_path, "policy.json", good)
     with pytest.raises(SystemExit) as leave:
         cli.main(["publish", "--check", str(path)])
     assert leave.value.code == 0
-    good["tune"] += [{"location": "DUN-7", "silence_min_s": 3600}]  # type: ignore[operator]
+    good["tune"] += [{"location": "DUN-7", "silence_min_s": 3600}]
     write(tmp_path, "policy.json", good)
     with pytest.raises(SystemExit) as leave:
         cli.main(["publish", "--check", str(path)])
