@@ -83,8 +83,8 @@ SQL = {
     "cdr_chains": "ALTER TABLE cdr_rows UPDATE revision = 2 WHERE 1",
     "billed_or_held": "ALTER TABLE quarantine_rows UPDATE charge_point_id = 'BREMEN-1' WHERE 0",
     "register_balance": "ALTER TABLE cdr_rows UPDATE last_mwh = last_mwh + 5 WHERE 1",
-    "registers_as_told": "ALTER TABLE reading_rows UPDATE register_mwh = register_mwh + 5 WHERE transaction_id = '4711' "
-    "AND kind = 2",
+    "registers_as_told": "ALTER TABLE reading_rows UPDATE register_mwh = register_mwh + 5 "
+    "WHERE transaction_id = '4711' AND kind = 2",
     "published_was_marked": "INSERT INTO published_rows SELECT log_id, partition, claim, last_offset + 1000, "
     "published_at FROM published_rows LIMIT 1",
     "snapshots_not_ahead": "INSERT INTO state_rows SELECT log_id, partition, claim, last_offset + 1000, "
