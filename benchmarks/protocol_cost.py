@@ -22,7 +22,6 @@ from benchmarks.stand import DRAIN_S, PACKAGES, Stand, readings_per_s, settings_
 from benchmarks.surroundings import surroundings
 from benchmarks.workload import Workload, publish_reference, send, whole_sessions
 from pipeline.clickhouse import Store
-from pipeline.kafka import Admin
 from pipeline.ledger import Claim, Ledger, Marker, Snapshot, Span
 from pipeline.migrations import migrate
 from pipeline.rate.doors import RealDoors
@@ -62,15 +61,14 @@ class BareDoors(RealDoors):
 
     def ledger(self) -> Ledger:
         """Over a connection of its own."""
-        self._stores.append(Store(self._settings))
-        return BareLedger(self._stores[-1], self.log_id)
+        return BareLedger(self.connection(), self.log_id)
 
 
 def rate_here(kind: str) -> None:
     """One worker in this process, until nothing is left; settings come on standard input, its progress goes out."""
     settings = settings_from(sys.stdin.readline())
     compile_all()
-    doors = (BareDoors if kind == BARE else RealDoors)(settings, Admin(settings))
+    doors = (BareDoors if kind == BARE else RealDoors).of_topic(settings)
     print(json.dumps(asdict(Worker(settings, doors).run(drain_s=DRAIN_S))))
 
 

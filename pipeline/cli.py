@@ -20,6 +20,7 @@ COMMANDS = {
     "publish": "Publish tariffs, locations and tokens from JSON files.",
     "rate": "Run a rating worker.",
     "watch": "Run ticks, cross-connector rules, alert delivery and the health page.",
+    "archive": "Keep the log's records in the store, so that Kafka may forget them.",
     "replay": "Turn a table of real sessions into the OCPP messages behind them.",
     "simulate": "Send the messages of an invented fleet, with faults on request.",
     "price": "Price a session or CDR with a tariff, offline.",

@@ -43,7 +43,7 @@ def problem(name: str, text: str, doing: str, bootstrap: str) -> BrokerError:
     if name in GAP:
         return RetentionGapError(
             f"{where}: {doing}: the log no longer has the next offset ({text}); "
-            "records were deleted before they were rated: raise the topic's retention, see docs/recovery.md"
+            "records were deleted before they were read: raise the topic's retention, see docs/recovery.md"
         )
     if name in NO_TOPIC:
         return TopicError(f"{where}: {doing}: {text}; run `wattrate init`")

@@ -118,7 +118,7 @@ def test_the_image_runs_as_nobody_in_particular_with_kernels_compiled() -> None:
 
 
 def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
-    pages = ("watch/pages.py", "rate/progress.py", "commands/verify.py")
+    pages = ("watch/pages.py", "rate/progress.py", "commands/verify.py", "commands/archive.py")
     told = "".join((DEPLOY.parent / "pipeline" / page).read_text("utf-8") for page in pages)
     asked = [*(DEPLOY / "prometheus").glob("*.yml"), *(DEPLOY / "grafana").glob("*.json")]
     assert len(asked) == 3

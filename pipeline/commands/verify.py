@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import click
 
+from pipeline.archive import KeptDoors
 from pipeline.clickhouse import Store
 from pipeline.errors import BrokerUnavailableError, ChecksFailedError, DocumentError, StoreUnavailableError
-from pipeline.kafka import Admin
 from pipeline.log import Log
 from pipeline.metrics import Figure, MetricsPage
 from pipeline.rate.doors import RealDoors
@@ -28,25 +28,30 @@ LOG = Log("verify")
 @click.option("--since", default="", help="Only what was marked at this log time (RFC 3339) or later.")
 @click.option("--published", is_flag=True, help="Also hold the output topics against the ledger (reads them whole).")
 @click.option("--recompute", is_flag=True, help="Also rate every batch again from the log and compare checksums.")
+@click.option("--kept", is_flag=True, help="Recompute from what `wattrate archive` keeps: Kafka is not asked.")
+@click.option("--log", metavar="ID", help="Of the kept logs: this one (its id, as it is printed), not the newest.")
 @click.option("--partition", type=int, help="Of the readings topic: recompute only this one.")
 @click.option("--every", type=float, metavar="SECONDS", help="Go on for ever: again so long after each round.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(
-    settings: Settings, since: str, published: bool, recompute: bool, partition: int | None, every: float | None,
-    as_json: bool,
+    settings: Settings, since: str, published: bool, recompute: bool, kept: bool, log: str | None,
+    partition: int | None, every: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check the control totals of the ledger. Exit code 1 and the difference when one is broken.
 
     Checked are the markers (they tile each partition; every record has one outcome), the rows (as many, with the sums,
     as their markers promise), the outputs (nothing published that was not marked), and the sessions (rated energy and
     cost are what the CDRs say; corrections net to the last CDR; the meter's register is accounted for to the mWh).
-    Only the store is asked, unless --published or --recompute ask for the log.
+    Only the store is asked, unless --published or --recompute ask for the log; with --kept, --recompute doesn't either.
 
     With --every it runs until it is stopped, tells broken totals in its log, and says what it found on a metrics page
     (WATTRATE_METRICS_PORT).
     """
     since_ms = _instant_ms(since) if since else None
+    log_id = _log_id(log) if log else None
+    if (kept or log_id is not None) and not (kept and recompute):
+        raise click.UsageError("--kept goes with --recompute, --log with --kept")
 
     def checks() -> Iterator[Check]:
         with Store(settings) as store:
@@ -54,7 +59,8 @@ def command(
             if published:
                 yield from published_checks(settings, store)
             if recompute:
-                yield recomputed(settings, since_ms or 0, partition)
+                doors = KeptDoors(settings, log_id) if kept else RealDoors.of_topic(settings)
+                yield recomputed(doors, since_ms or 0, partition)
 
     if every is not None:
         _for_ever(settings, checks, every)
@@ -71,9 +77,8 @@ def command(
         raise ChecksFailedError(f"broken control totals: {', '.join(broken)}")
 
 
-def recomputed(settings: Settings, since_ms: int, partition: int | None) -> Check:
-    """Every batch since a log time, rated again from the log."""
-    doors = RealDoors(settings, Admin(settings))
+def recomputed(doors: RealDoors, since_ms: int, partition: int | None) -> Check:
+    """Every batch since a log time, rated again from the log behind these doors, which are closed then."""
     places: list[Place] = []
     batches = 0
     try:
@@ -147,3 +152,10 @@ def _instant_ms(text: str) -> int:
     except ValueError as error:
         raise DocumentError(f"--since {text!r} is no instant: write it as 2024-06-03T10:00:00Z") from error
     return round(instant.replace(tzinfo=instant.tzinfo or UTC).timestamp() * 1000)
+
+
+def _log_id(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError as error:
+        raise DocumentError(f"--log {text!r} is no log's id: write it as {log_name(0x1F2E3D4C5B6A7988)}") from error

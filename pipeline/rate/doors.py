@@ -51,8 +51,8 @@ class Sending(Protocol):
         """Let go of the connection."""
 
 
-class Reading(Protocol):
-    """A consumer of the readings topic; as `pipeline.kafka.Reader`."""
+class Playing(Protocol):
+    """A reader of partitions from offsets on, in no group."""
 
     def __enter__(self) -> Self: ...
 
@@ -61,6 +61,16 @@ class Reading(Protocol):
     def assign(self, offsets: Mapping[int, int]) -> None:
         """Read these partitions from these offsets, outside any group."""
 
+    def consume(self, records: int, timeout_s: float) -> list[Message]:
+        """Up to `records` records, waiting `timeout_s` at most."""
+
+    def high_watermark(self, partition: int) -> int | None:
+        """End of the partition as the last fetch told it."""
+
+
+class Reading(Playing, Protocol):
+    """A consumer of the readings topic; as `pipeline.kafka.Reader`."""
+
     def subscribe(
         self,
         on_assign: Callable[[list[int]], Mapping[int, int]],
@@ -68,9 +78,6 @@ class Reading(Protocol):
         on_lost: Callable[[list[int]], None],
     ) -> None:
         """Join the group."""
-
-    def consume(self, records: int, timeout_s: float) -> list[Message]:
-        """Up to `records` records, waiting `timeout_s` at most."""
 
     def pause(self, partitions: Iterable[int]) -> None:
         """Hand out no more records of these partitions."""
@@ -83,9 +90,6 @@ class Reading(Protocol):
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Store the next offsets with the group."""
-
-    def high_watermark(self, partition: int) -> int | None:
-        """End of the partition as the last fetch told it."""
 
     def close(self) -> None:
         """Leave the group."""
@@ -135,8 +139,8 @@ class Doors(Protocol):
     def reader(self) -> Reading:
         """A consumer in the worker's group."""
 
-    def tape(self) -> Reading:
-        """A consumer in no group."""
+    def tape(self) -> Playing:
+        """The log again, in no group."""
 
     def thread(self, name: str) -> Thread:
         """A thread of the worker's."""
@@ -164,19 +168,28 @@ class WallClock:
 class RealDoors:
     """Kafka and ClickHouse as the settings name them."""
 
-    def __init__(self, settings: Settings, admin: Admin) -> None:
-        """Connect. Raises TopicError where `wattrate init` was not run, outages as they are."""
+    def __init__(self, settings: Settings, partitions: int, log_id: int) -> None:
+        """Connect to the store. Raises outages as they are."""
         self._settings = settings
         self.member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.partitions = admin.partition_count(READINGS)
-        self.log_id = admin.log_id(READINGS)
+        self.partitions, self.log_id = partitions, log_id
         self.clock = WallClock()
         self._stores = [Store(settings)]
 
+    @classmethod
+    def of_topic(cls, settings: Settings) -> Self:
+        """Of the readings topic. Raises TopicError where `wattrate init` was not run, outages as they are."""
+        admin = Admin(settings)
+        return cls(settings, admin.partition_count(READINGS), admin.log_id(READINGS))
+
+    def connection(self) -> Store:
+        """One more to the store, closed with the others."""
+        self._stores.append(Store(self._settings))
+        return self._stores[-1]
+
     def ledger(self) -> Ledger:
         """The ledger over a connection of its own."""
-        self._stores.append(Store(self._settings))
-        return StoreLedger(self._stores[-1], self.log_id)
+        return StoreLedger(self.connection(), self.log_id)
 
     def past(self) -> PastRows:
         """Over the connection of the worker's own thread."""
@@ -194,7 +207,7 @@ class RealDoors:
         """A consumer in the worker's group."""
         return Reader(self._settings, READINGS, group_id=self._settings.group_id)
 
-    def tape(self) -> Reading:
+    def tape(self) -> Playing:
         """A consumer in no group."""
         return Reader(self._settings, READINGS)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pipeline.errors import RetentionGapError
 from pipeline.ledger import Claim, Ledger, Marker
 from pipeline.rate.commit import prepare
 from pipeline.rate.doors import Doors
@@ -65,6 +66,11 @@ class Recomputation:
     def _again(self, marker: Marker, tape: Tape, refused: ByClaim) -> Recomputed:
         partition = marker.partition
         [piece] = tape.until(marker.last_offset, whole=True)
+        if len(piece.values) != marker.records:
+            raise RetentionGapError(
+                f"partition {partition}: {marker.records} records were rated of offsets {marker.first_offset} to "
+                f"{marker.last_offset}, the log holds {len(piece.values)}: they can't be rated again (docs/recovery.md)"
+            )
         self._history.begin({partition: int(piece.offsets[0])})
         batch = self._engine.process({partition: piece}, {partition: refused.get(marker.claim, {})})
         tables = tables_of(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.codec.records import Records
@@ -30,7 +31,7 @@ from pipeline.ledger import (
     Taken,
 )
 from pipeline.log import Log
-from pipeline.rate.doors import Clock, Doors, Reading, Sending
+from pipeline.rate.doors import Clock, Doors, Playing, Sending
 from pipeline.rate.engine import Engine
 from pipeline.rate.isolate import insert
 from pipeline.rate.ledger_history import LedgerHistory
@@ -230,7 +231,7 @@ class Tape:
     A log that has nothing to say for _SILENT_S is an outage: the take-over is begun anew, for as long as it lasts.
     """
 
-    def __init__(self, reader: Reading, partition: int, clock: Clock, last_offset: int) -> None:
+    def __init__(self, reader: Playing, partition: int, clock: Clock, last_offset: int) -> None:
         self._reader, self._partition, self._clock, self._last_offset = reader, partition, clock, last_offset
         self._told_s = clock.monotonic()
         self._ahead: Records | None = None
@@ -240,14 +241,18 @@ class Tape:
         kept: list[Records] = []
         while True:
             piece = self._next()
-            inside = piece.offsets <= last_offset
-            count = int(inside.sum())
+            count = int(np.searchsorted(piece.offsets, last_offset, side="right"))
+            if not count:
+                raise RetentionGapError(
+                    f"partition {self._partition}: the log goes on at offset {piece.offsets[0]}, but {last_offset} was "
+                    "rated and is gone (docs/recovery.md)"
+                )
             self._ahead = cut(piece, count, None) if count < len(piece.values) else None
-            if count and not whole:
-                yield cut(piece, 0, count)
-            elif count:
+            if whole:
                 kept.append(cut(piece, 0, count))
-            if count and int(piece.offsets[count - 1]) == last_offset:
+            else:
+                yield cut(piece, 0, count)
+            if int(piece.offsets[count - 1]) == last_offset:
                 break
         if kept:
             yield joined(kept)

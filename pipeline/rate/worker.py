@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.codec.records import Records
 from pipeline.errors import BrokerError, BrokerUnavailableError, DeliveryError, FencedError, StoreUnavailableError
-from pipeline.kafka import Admin, Message
+from pipeline.kafka import Message
 from pipeline.ledger import Claim, Marker
 from pipeline.log import Log
 from pipeline.metering.signed import Verifier
@@ -83,7 +83,7 @@ class Worker:
         delay_s = 0.2
         while True:
             try:
-                return cls(settings, RealDoors(settings, Admin(settings)))
+                return cls(settings, RealDoors.of_topic(settings))
             except (BrokerUnavailableError, StoreUnavailableError) as error:
                 LOG.warning("waiting for broker and store", why=str(error), retry_s=round(delay_s, 1))
                 if not wait():

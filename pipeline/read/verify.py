@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.clickhouse import Store
 from pipeline.read.checks import BROKEN, Check, Scope
+from pipeline.read.verify_kept import kept_check
 from pipeline.read.verify_registers import register_checks
 from pipeline.read.verify_rows import row_checks
 from pipeline.read.verify_sessions import session_checks
@@ -14,6 +15,7 @@ def verify(store: Store, since_ms: int | None = None) -> Iterator[Check]:
     """Check after check, as they come; `since_ms`: only markers with that log time or later, and sessions of theirs."""
     scope = Scope(since_ms)
     yield from row_checks(store, scope)
+    yield kept_check(store, scope)
     yield from session_checks(store, scope)
     yield from register_checks(store, scope)
 

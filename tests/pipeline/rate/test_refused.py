@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.errors import RefusedRowsError
-from pipeline.kafka import Admin
 from pipeline.rate.doors import RealDoors
 from pipeline.rate.recompute import Recomputation
 from pipeline.read.checks import BROKEN
@@ -47,7 +46,7 @@ def shown(store: Store) -> dict[str, list[tuple[Any, ...]]]:
 
 def recomputed(settings: Settings) -> list[bool]:
     """Of each batch, whether the log gives its checksum again."""
-    doors = RealDoors(settings, Admin(settings))
+    doors = RealDoors.of_topic(settings)
     try:
         again = Recomputation(doors)
         return [one.holds for partition in range(doors.partitions) for one in again.of(partition)]

@@ -19,7 +19,7 @@ from tests.stack import fresh
 
 TABLES = (
     "reading_rows", "rated_usage_rows", "cdr_rows", "alert_rows", "quarantine_rows", "dead_letter_rows", "marker_rows",
-    "claim_rows", "published_rows", "state_rows", "reference_rows",
+    "claim_rows", "published_rows", "state_rows", "reference_rows", "record_rows",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 from pipeline.clickhouse import Store
 from pipeline.commands.verify import command, recomputed
 from pipeline.embedded.processes import free_port
+from pipeline.rate.doors import RealDoors
 from pipeline.read.checks import BROKEN, OK, Check
 from pipeline.read.verify_published import published_checks
 from pipeline.settings import Settings
@@ -40,9 +41,9 @@ def test_every_batch_gives_its_checksum_again_and_every_output_counts(run: Run) 
 def test_a_batch_that_gives_other_rows_than_its_marker_promised_is_named(spoiled: tuple[Settings, Store]) -> None:
     settings, store = spoiled
     change(store, "ALTER TABLE marker_rows UPDATE checksum = checksum + 1 WHERE partition = 1")
-    told = recomputed(settings, 0, None)
+    told = recomputed(RealDoors.of_topic(settings), 0, None)
     assert told.state == BROKEN and {place["partition"] for place in told.places} == {1}
-    assert recomputed(settings, 0, 0).state == OK
+    assert recomputed(RealDoors.of_topic(settings), 0, 0).state == OK
 
 
 def test_what_is_published_and_does_not_count_is_named(spoiled: tuple[Settings, Store]) -> None:
