@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.archive import KeptDoors
 from pipeline.clickhouse import Store
 from pipeline.commands.init import prepare
+from pipeline.commands.verify import recomputed
 from pipeline.embedded.apache_kafka import ApacheKafka
 from pipeline.embedded.stack import Stack
+from pipeline.errors import RetentionGapError
 from pipeline.kafka import Admin, Reader
+from pipeline.rate.doors import RealDoors
+from pipeline.read.checks import OK
 from pipeline.settings import Settings
 from pipeline.topics import READINGS
 from tests.faults.kills import TAKEN_OVER
@@ -48,22 +53,42 @@ def rated(settings: Settings, folder: Path, seed: int) -> None:
 
 @pytest.mark.kafka
 def test_records_that_retention_deleted_before_they_were_rated_halt_the_worker(real: Stack, tmp_path: Path) -> None:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
-
     settings = small(prepared(real.settings))
     rated(settings, tmp_path, SEED)
     before = rated_ends(settings)
     announce(settings)
     announce(settings)
-    client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    gone = [TopicPartition(settings.topic(READINGS), p, end + 1) for p, end in before.items()]
-    for future in client.delete_records(gone).values():
-        future.result()
+    forget(settings, {p: end + 1 for p, end in before.items()})
     with Process(settings, tmp_path / "worker.log") as worker:
         assert worker.wait() == HALTED, worker.said()
         assert "no longer has the next offset" in worker.said() and "Traceback" not in worker.said(), worker.said()
     assert rated_ends(settings) == before, "nothing was skipped"
+
+
+def forget(settings: Settings, offsets: dict[int, int]) -> None:
+    """Delete what lies before these offsets, as retention does."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    gone = [TopicPartition(settings.topic(READINGS), p, offset) for p, offset in offsets.items()]
+    for future in client.delete_records(gone).values():
+        future.result()
+
+
+@pytest.mark.kafka
+def test_what_retention_deleted_is_rated_again_from_the_kept_records(real: Stack, tmp_path: Path) -> None:
+    settings = small(prepared(real.settings))
+    rated(settings, tmp_path, SEED + 5)
+    with Process(settings, tmp_path / "archive.log", "archive", "--drain", "3") as archive:
+        assert archive.wait() == 0, archive.said()
+    assert recomputed(RealDoors.of_topic(settings), 0, None).state == OK
+    forget(settings, rated_ends(settings))
+    with pytest.raises(RetentionGapError):
+        recomputed(RealDoors.of_topic(settings), 0, None)
+    told = recomputed(KeptDoors(settings), 0, None)
+    assert told.state == OK and told.compared > 0
+    tell(told.text)
 
 
 @pytest.mark.kafka
