@@ -291,13 +291,13 @@ class Collector:
     def standing(self, name: SessionName) -> Rows:
         """The rated rows of a session that stand, of earlier batches and of this one."""
         past = self.engine.history.past(name)
-        zone = self.engine.zone_of(name.charge_point_id, past.connector_id)
-        earlier = self.engine.sheets.renumbered(past.rated, past.tariffs, zone)
+        earlier = self.engine.sheets.renumbered(past.rated, past.tariffs)
         return np.concatenate([earlier, self.batch.rated_of(name.session_key)])
 
     def write_difference(self, before: Rows, after: Rows, place: Place) -> None:
         """Write rows that turn what stands into what shall stand, in the name of the cause at `place`."""
-        rows = difference(before, after)
+        alike = self.engine.sheets.alike  # a location that changed its zone is no reason to write all rows anew
+        rows = difference(alike(before), alike(after))
         if not len(rows):
             return
         line = place.line >> 32

@@ -128,11 +128,6 @@ class Engine:
         rules = self.rules(partition)
         return state.wake(rules.metering.hold_limit_ms, rules.longest_timeout_ms)
 
-    def zone_of(self, charge_point_id: str, connector_id: int) -> str:
-        """The time zone of a connector, by the newest reference data in use."""
-        newest = max((state.reference_version for state in self.partitions.values()), default=0)
-        return self.sheets.data(newest).resolve(charge_point_id, connector_id, "", 0).zone
-
     def foresee(self, batches: Mapping[int, Records]) -> None:
         """Start to verify signatures of records that will be processed soon, by the keys that are in use now."""
         given = read(dict(sorted(batches.items())), MappingProxyType({}))

@@ -40,6 +40,8 @@ class Sheets:
         self._defaults: Rows = np.zeros((1, 0), DEFAULT_DTYPE)
         self._filled: list[int] = []  # rows known, by slot
         self._timed: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # rows whose tariff depends on the instant
+        self._of_tariff: dict[str, int] = {}  # tariff → its first sheet, in whatever zone
+        self._alike: list[int] = []  # sheet → the first sheet of its tariff
 
     def data(self, version: int) -> ReferenceData:
         """Reference data at a version."""
@@ -116,13 +118,26 @@ class Sheets:
         connector_id = int(directory.state.connectors["connector_id"][row])
         return self.data(version).resolve(directory.charge_points[row], connector_id, uid, at_ms)
 
-    def renumbered(self, rated: Rows, tariffs: tuple[str, ...], zone: str) -> Rows:
-        """Rated rows of the ledger with this book's sheet numbers; `tariffs` is what their `sheet` points into."""
+    def renumbered(self, rated: Rows, tariffs: tuple[str, ...]) -> Rows:
+        """Rated rows of the ledger with this book's sheet numbers; `tariffs` is what their `sheet` points into.
+
+        Rows name a tariff and no zone: each gets a sheet of its tariff, in whatever zone. To be held against others
+        through `alike`, never to be rated with.
+        """
         if not len(rated):
             return rated
-        numbers = np.array([self.sheet_named(key, zone) for key in tariffs], np.int32)
+        known = self._of_tariff
+        numbers = np.array([known[k] if k in known else self.sheet_named(k, "UTC") for k in tariffs], np.int32)
         rated = rated.copy()
         rated["sheet"] = numbers[rated["sheet"]]
+        return rated
+
+    def alike(self, rated: Rows) -> Rows:
+        """Rated rows whose sheets are one for one tariff, as the ledger's rows name it."""
+        if not len(rated):
+            return rated
+        rated = rated.copy()
+        rated["sheet"] = np.array(self._alike, np.int32)[rated["sheet"]]
         return rated
 
     def sheet_named(self, key: str, zone: str) -> int:
@@ -137,6 +152,7 @@ class Sheets:
         sheet = self.builder.add(tariff, key, zone)
         if len(self.builder.sources) != known:
             self._book = None
+            self._alike.append(self._of_tariff.setdefault(key, sheet))
         return sheet
 
     def _fill(self, directory: Directory, version: int, slot: int, rows: npt.NDArray[np.intp], at_ms: int) -> None:
