@@ -34,6 +34,7 @@ from pipeline.settings import Settings
 LOG: Final = Log("rate")
 _BACK_OFF_MAX_S: Final = 30.0
 _REPORT_S: Final = 10.0
+_SLOW: Final = 0.5  # of max_poll_interval_s
 _NEVER: Final = (1 << 63) - 1
 _COPIED: Final = 50_000  # connectors, whose state is copied after one batch: some 0.1 s
 _BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
@@ -111,7 +112,11 @@ class Worker:
                 records = self._gather()
                 if records:
                     self.progress.first_batch_s = self.progress.first_batch_s or began_s
+                    gathered_s = self._clock.monotonic()
                     self._rate(records)
+                    self._warn_if_slow(
+                        self._clock.monotonic() - gathered_s, sum(len(r.values) for r in records.values())
+                    )
                     self._report()
                     continue
                 self._land()
@@ -344,6 +349,15 @@ class Worker:
             end = self._reader.high_watermark(partition)
             if end is not None:
                 self.progress.lag[partition] = max(0, end - first)
+
+    def _warn_if_slow(self, unpolled_s: float, records: int) -> None:
+        """Say so before the group takes the worker for dead, not only after."""
+        if unpolled_s > _SLOW * self._settings.max_poll_interval_s:
+            LOG.warning(
+                "slow: this batch came near max_poll_interval_s, after which the group takes a worker for dead; "
+                "lower batch_records, or look why the store takes so long",
+                seconds=round(unpolled_s, 1), max_poll_interval_s=self._settings.max_poll_interval_s, records=records,
+            )  # fmt: skip
 
     def _report(self) -> None:
         if self._clock.monotonic() - self._reported_s < _REPORT_S:

@@ -133,6 +133,20 @@ def test_an_insert_slower_than_the_poll_interval_costs_the_partitions_and_nothin
     tell(equal_to_oracle(settings))
 
 
+def test_a_batch_that_comes_near_the_poll_interval_is_told_before_the_group_acts(
+    ready: Settings, tmp_path: Path
+) -> None:
+    settings = replace(small(ready), max_poll_interval_s=12.0, clickhouse_timeout_s=40.0)
+    feeder = fed(settings, tmp_path, SEED + 8, 3.0)
+    with Proxy(settings.clickhouse_port) as proxy, \
+            working(replace(settings, clickhouse_port=proxy.port), tmp_path) as worker:  # fmt: skip
+        with proxy.fault(Fault(delay_s=8.0, times=1)):
+            assert worker.await_word("slow: this batch came near"), worker.said()
+        feeder.done()
+        assert "too slow" not in worker.said(), worker.said()
+    tell(equal_to_oracle(settings))
+
+
 def test_an_insert_that_lands_after_the_worker_gave_it_up(ready: Settings, tmp_path: Path) -> None:
     settings = small(ready)
     with repeatable(SEED + 6, "pytest tests/faults/test_limits.py -k lands_after") as rng, \
