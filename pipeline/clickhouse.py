@@ -30,15 +30,19 @@ _OUTAGE_CODES: Final = frozenset(
         77,  # can't close file
         87,  # can't seek in file
         88,  # can't shorten file
+        95,  # can't read from socket
+        96,  # can't write to socket
         107,  # a file is not there
         159,  # time-out
         164,  # read-only user or server
         172,  # can't make folder
+        173,  # can't allocate memory
         198,  # DNS
         202,  # too many simultaneous queries
         204,  # can't fsync
         209,  # socket time-out
         210,  # network
+        214,  # can't ask a disk for its room
         225,  # no ZooKeeper
         226,  # a part lacks a file
         228,  # a part's file has another size
@@ -56,8 +60,13 @@ _OUTAGE_CODES: Final = frozenset(
         294,  # can't write to file
         319,  # unknown status of insert
         394,  # query was cancelled
+        400,  # can't ask a file for its size
+        424,  # can't link a file
         425,  # system error
         439,  # can't schedule a task
+        458,  # can't delete a file
+        531,  # can't ask an open file for its size
+        566,  # can't delete a folder
         586,  # can't make file
         641,  # can't append to file
         999,  # Keeper

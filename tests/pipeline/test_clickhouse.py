@@ -19,7 +19,9 @@ def store(empty: Settings) -> Iterator[Store]:
         yield opened
 
 
-A_DISK_THAT_FAILS = (33, 40, 77, 87, 88, 107, 172, 204, 226, 228, 246, 271, 294, 586, 641)
+A_DISK_THAT_FAILS = (
+    33, 40, 77, 87, 88, 107, 172, 204, 214, 226, 228, 246, 271, 294, 400, 424, 458, 531, 566, 586, 641,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("code", [159, 202, 241, 242, 243, 252, 285, 319, 999, *A_DISK_THAT_FAILS])
