@@ -5,10 +5,15 @@ FINAL: what is left twice is one row, told again by the same writer.
 
 The rule is that of the views `claims` and `covered`, for the partitions that are asked about and in Python: the store
 needs longer to plan those views than to look two tables up. A test holds the two equal.
+
+What order gives is an answer of one moment. Markers are read before claims: a claim that is taken in between cuts off
+what its predecessor goes on to write, not the reverse. Markers are read before rows: a row that they cover was there
+before them. Rows and claims do not wait for each other.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
@@ -16,11 +21,12 @@ from pipeline.clickhouse import Store
 
 _NEVER: Final = 2**64 - 1  # an offset that is never reached
 _ALL: Final = 2**32 - 1  # no claim is above it
+_FEW: Final = 500  # claims that are read faster with those of all partitions than a question later
 _HERE: Final = "(log_id, partition) IN {places:Array(Tuple(UInt64, UInt16))}"
-_SPANS: Final = (
-    "SELECT log_id, partition, claim, min(first_offset) AS low, max(last_offset) AS high FROM marker_rows "
-    f"WHERE {_HERE} GROUP BY log_id, partition, claim"
-)
+_SUMS: Final = "SELECT log_id, partition, claim, min(first_offset) AS low, max(last_offset) AS high FROM marker_rows"
+_EACH: Final = "GROUP BY log_id, partition, claim"
+_SPANS: Final = f"{_SUMS} WHERE {_HERE} {_EACH}"
+_EVERYWHERE: Final = f"{_SUMS} {_EACH} LIMIT {_FEW + 1}"
 _CLAIMS: Final = f"SELECT log_id, partition, claim, first_offset, member, previous FROM claim_rows WHERE {_HERE}"
 
 
@@ -32,6 +38,12 @@ class Span(NamedTuple):
 
 
 _NOTHING: Final = Span(0, 0)
+Asked = Future[list[dict[str, Any]]]
+
+
+def ask_markers(store: Store) -> Asked:
+    """The markers as of now for `Coverage.begin`, before it is known in which partitions rows are."""
+    return store.ask(_EVERYWHERE)
 
 
 @dataclass(frozen=True)
@@ -42,18 +54,32 @@ class Coverage:
 
     @classmethod
     def of(cls, store: Store, places: Collection[tuple[int, int]]) -> Self:
-        """As of now, in some partitions (log, partition).
+        """As of now, in some partitions (log, partition)."""
+        return cls.begin(store, places)()
 
-        Markers first: a claim that is taken in between cuts off what its predecessor goes on to write, not the reverse.
+    @classmethod
+    def begin(
+        cls, store: Store, places: Collection[tuple[int, int]], markers: Asked | None = None
+    ) -> Callable[[], Self]:
+        """The same in two steps: markers are read when this returns, so rows may be asked; the call waits for claims.
+
+        `markers` of `ask_markers` are used unless there are too many claims to have read them all.
         """
         if not places:
-            return cls({})
+            return lambda: cls({})
         asked = {"places": sorted(set(places))}
-        markers = store.rows(_SPANS, asked)
+        told = markers.result() if markers else None
+        if told is None or len(told) > _FEW:
+            told = store.rows(_SPANS, asked)
+        claims = store.ask(_CLAIMS, asked)
+        return lambda: cls._made(told, claims.result())
+
+    @classmethod
+    def _made(cls, markers: list[dict[str, Any]], told: list[dict[str, Any]]) -> Self:
         claims = defaultdict(list)
-        for row in store.rows(_CLAIMS, asked):
+        for row in told:
             claims[row["log_id"], row["partition"]].append(row)
-        held = {(*place, claim): span for place, told in claims.items() for claim, span in _in_force(told)}
+        held = {(*place, claim): span for place, rows in claims.items() for claim, span in _in_force(rows)}
         return cls({name: span for name, span in _covered(markers, held) if span != _NOTHING})
 
     def touches(self, log_id: int, partition: int, claim: int, first: int, last: int) -> bool:

@@ -16,8 +16,19 @@ from pipeline.rate.rows import PARKING_TIME, TIME
 from pipeline.read.bill import Bill, bill, merged, standing, the_tariff
 from pipeline.read.history import tariff_of_history
 from pipeline.read.places import Asked, Place, ask_locations, place_of
-from pipeline.read.session_rows import HELD, OPEN, CdrLine, HoldRow, RatedRow, ReadingRow, SessionRows, load
-from pipeline.read.sessions import lookup
+from pipeline.read.session_rows import (
+    HELD,
+    OPEN,
+    AskedRows,
+    CdrLine,
+    HoldRow,
+    RatedRow,
+    ReadingRow,
+    SessionRows,
+    ask_rows,
+    counted,
+)
+from pipeline.read.sessions import SessionRef, lookup
 from rating import explain, money, words
 from rating.cdr import CREDIT_SUFFIX, timestamp
 from rating.ratesheet import SheetSource
@@ -43,13 +54,20 @@ _HELD_WORDS: Final = {
 
 
 def explained(store: Store, text: str, with_readings: bool = False) -> dict[str, Any]:
-    """The explanation of the session that `text` names: three rounds of short statements, side by side in each.
+    """The explanation of the session that `text` names: two rounds of short statements, side by side in each.
 
     Raises DocumentError where it names none or several; otherwise see `explanation`.
     """
-    ref, coverage = lookup(store, text)
-    locations = ask_locations(store, ref.charge_point_id)
-    return explanation(store, load(store, ref, coverage), with_readings, locations)
+    asked: dict[SessionRef, tuple[AskedRows, Asked]] = {}
+
+    def ask(ref: SessionRef) -> None:
+        asked[ref] = ask_rows(store, ref), ask_locations(store, ref.charge_point_id)
+
+    ref, coverage = lookup(store, text, ahead=ask)
+    if ref not in asked:
+        ask(ref)
+    rows, locations = asked[ref]
+    return explanation(store, counted(rows, ref, coverage), with_readings, locations)
 
 
 def explanation(

@@ -6,7 +6,7 @@ Only rows that count, each list in a fixed order. Energy mWh, cost in cost units
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pipeline.clickhouse import Store
 from pipeline.read.coverage import Coverage
@@ -123,29 +123,53 @@ _Row = TypeVar("_Row", ReadingRow, RatedRow, CdrLine, HoldRow)
 _Asked = Future[list[dict[str, Any]]]
 
 
-def load(store: Store, ref: SessionRef, coverage: Coverage | None = None) -> SessionRows:
-    """Read all of it, the tables side by side. `coverage` where the caller has looked up already what counts."""
-    counts = coverage or Coverage.of(store, [(ref.log_id, ref.partition)])
-    readings = _ask(store, ref, "reading_rows", ReadingRow)
-    rated = _ask(store, ref, "rated_usage_rows", RatedRow)
-    cdrs = _ask(store, ref, "cdr_rows", CdrLine)
-    holds = _ask(store, ref, "quarantine_rows", HoldRow)
+class AskedRows(NamedTuple):
+    """The answers to come, a table each, whether the rows count or not."""
+
+    readings: _Asked
+    rated: _Asked
+    cdrs: _Asked
+    holds: _Asked
+
+
+def load(store: Store, ref: SessionRef) -> SessionRows:
+    """Read all of it, the tables side by side."""
+    begun = Coverage.begin(store, [(ref.log_id, ref.partition)])
+    asked = ask_rows(store, ref)
+    return counted(asked, ref, begun())
+
+
+def ask_rows(store: Store, ref: SessionRef) -> AskedRows:
+    """Ask the tables side by side; not before the markers were read."""
+    return AskedRows(
+        _ask(store, ref, "reading_rows", ReadingRow),
+        _ask(store, ref, "rated_usage_rows", RatedRow),
+        _ask(store, ref, "cdr_rows", CdrLine),
+        _ask(store, ref, "quarantine_rows", HoldRow),
+    )
+
+
+def counted(asked: AskedRows, ref: SessionRef, counts: Coverage) -> SessionRows:
+    """What counts of the answers."""
     return SessionRows(
         ref,
-        sorted(_rows(readings, ref, counts, ReadingRow), key=attrgetter("time_ms")),
-        _rows(rated, ref, counts, RatedRow),
-        sorted(_rows(cdrs, ref, counts, CdrLine), key=attrgetter("revision")),
-        _rows(holds, ref, counts, HoldRow),
+        sorted(_rows(asked.readings, ref, counts, ReadingRow), key=attrgetter("time_ms")),
+        _rows(asked.rated, ref, counts, RatedRow),
+        sorted(_rows(asked.cdrs, ref, counts, CdrLine), key=attrgetter("revision")),
+        _rows(asked.holds, ref, counts, HoldRow),
     )
 
 
 def _ask(store: Store, ref: SessionRef, table: str, kind: type[_Row]) -> _Asked:
-    """The session's rows of a table, whether they count or not: claim, offset and line, then the fields."""
+    """The session's rows of a table, whether they count or not: claim, offset and line, then the fields.
+
+    As one array: an answer without rows costs the embedded store a second statement, which tells of its columns.
+    """
     named = ("v.claim", "v.offset", "v.line", *(_expression(field.name) for field in fields(kind)))
-    columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate(named))
     return store.ask(
-        f"SELECT {columns} FROM {table} AS v WHERE charge_point_id = {{charge_point:String}} "
-        "AND session_key = {key:UInt64} AND log_id = {log:UInt64} AND partition = {partition:UInt16}",
+        f"SELECT groupArray(tuple({', '.join(named)})) AS found FROM {table} AS v "
+        "WHERE charge_point_id = {charge_point:String} AND session_key = {key:UInt64} "
+        "AND log_id = {log:UInt64} AND partition = {partition:UInt16}",
         {"charge_point": ref.charge_point_id, "key": ref.session_key, "log": ref.log_id, "partition": ref.partition},
     )
 
@@ -153,8 +177,7 @@ def _ask(store: Store, ref: SessionRef, table: str, kind: type[_Row]) -> _Asked:
 def _rows(asked: _Asked, ref: SessionRef, counts: Coverage, kind: type[_Row]) -> list[_Row]:
     """Those that count, in log order, each once: a row that was told twice has its identity twice."""
     once: dict[tuple[int, int], list[Any]] = {}
-    for row in asked.result():
-        claim, offset, line, *told = row.values()
+    for claim, offset, line, *told in asked.result()[0]["found"]:
         if counts.touches(ref.log_id, ref.partition, claim, offset, offset):
             once[offset, line] = told
     return [kind(*once[name]) for name in sorted(once)]

@@ -5,12 +5,13 @@ the newest log wins.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from pipeline.clickhouse import Store
 from pipeline.errors import DocumentError
-from pipeline.read.coverage import Coverage
+from pipeline.read.coverage import Asked, Coverage, ask_markers
 from rating.cdr import CREDIT_SUFFIX, ID_BEGINNING, ID_LENGTH
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{16}")
@@ -46,16 +47,27 @@ class Found(NamedTuple):
     coverage: Coverage
 
 
+class _Asking(NamedTuple):
+    store: Store
+    markers: Asked
+    ahead: Callable[[SessionRef], None]
+
+
 def find(store: Store, text: str) -> SessionRef:
     """The one session that `text` names. Raises DocumentError when there is none, or several."""
     return lookup(store, text).ref
 
 
-def lookup(store: Store, text: str) -> Found:
-    """`find`, for who reads the session's rows next."""
-    found = _newest_log(store, _by_key(store, int(text, 16)) if _KEY.fullmatch(text) else [])
-    found = found or _newest_log(store, _by_place(store, text))
-    found = found or _newest_log(store, _by_name(store, text))
+def lookup(store: Store, text: str, ahead: Callable[[SessionRef], None] = lambda _: None) -> Found:
+    """`find`, for who reads the session's rows next.
+
+    `ahead` is told of a session when all rows that were found are its own, markers are read, and it is not known yet
+    whether the rows count: its rows can be asked meanwhile.
+    """
+    asking = _Asking(store, ask_markers(store), ahead)
+    found = _newest_log(store, _by_key(asking, int(text, 16)) if _KEY.fullmatch(text) else [])
+    found = found or _newest_log(store, _by_place(asking, text))
+    found = found or _newest_log(store, _by_name(asking, text))
     if not found:
         raise DocumentError(
             f"no session is called {text!r}: give a session id (charge point*transaction), a transaction id, a CDR id "
@@ -74,12 +86,12 @@ def current_log(store: Store) -> int | None:
     return int(found["log"]) if found["claims"] else None
 
 
-def _by_key(store: Store, key: int) -> list[Found]:
+def _by_key(asking: _Asking, key: int) -> list[Found]:
     tables = ("cdr_rows", "quarantine_rows", "reading_rows")
-    return _found(store, [_select(table, "session_key = {key:UInt64}") for table in tables], {"key": key})
+    return _found(asking, [_select(table, "session_key = {key:UInt64}") for table in tables], {"key": key})
 
 
-def _by_place(store: Store, text: str) -> list[Found]:
+def _by_place(asking: _Asking, text: str) -> list[Found]:
     """By what a session's name begins with, its charge point: the tables are sorted by it, so nothing else is read."""
     cdr = text.removesuffix(CREDIT_SUFFIX)
     pairs = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == "*"]
@@ -93,15 +105,15 @@ def _by_place(store: Store, text: str) -> list[Found]:
     asked = [_each("cdr_rows", in_cdrs), _each("reading_rows", in_readings)]
     names = {f"name{at}": name for at, (name, _) in enumerate(pairs)}
     transactions = {f"transaction{at}": transaction for at, (_, transaction) in enumerate(pairs)}
-    return _found(store, asked, {"cdr": cdr, **names, **transactions})
+    return _found(asking, asked, {"cdr": cdr, **names, **transactions})
 
 
-def _by_name(store: Store, text: str) -> list[Found]:
+def _by_name(asking: _Asking, text: str) -> list[Found]:
     """By transaction, wherever it was: an index skips the rest. And by a CDR's id that was cut before its *."""
     asked = [_select(table, "transaction_id = {name:String}") for table in ("cdr_rows", "reading_rows")]
     if len(text) == ID_LENGTH:
         asked.append(_select("cdr_rows", f"{SHORT_ID} = {{name:String}}"))
-    return _found(store, asked, {"name": text})
+    return _found(asking, asked, {"name": text})
 
 
 def _select(table: str, condition: str) -> str:
@@ -124,22 +136,28 @@ def _each(table: str, conditions: list[str]) -> str:
     )
 
 
-def _found(store: Store, asked: list[str], parameters: dict[str, Any]) -> list[Found]:
+def _found(asking: _Asking, asked: list[str], parameters: dict[str, Any]) -> list[Found]:
     """The sessions that any of these tell of, in rows that count."""
-    answers = [store.ask(sql, parameters) for sql in asked]
+    answers = [asking.store.ask(sql, parameters) for sql in asked]
     rows = [row for answer in answers for row in answer.result()]
-    coverage = Coverage.of(store, {(row["log_id"], row["part"]) for row in rows})
+    begun = Coverage.begin(asking.store, {(row["log_id"], row["part"]) for row in rows}, asking.markers)
+    if len(told := _refs(rows)) == 1:
+        asking.ahead(told[0])
+    coverage = begun()
+    counted = [r for r in rows if coverage.touches(r["log_id"], r["part"], r["claim"], r["first"], r["last"])]
+    return [Found(ref, coverage) for ref in _refs(counted)]
+
+
+def _refs(rows: list[dict[str, Any]]) -> list[SessionRef]:
+    """The sessions of some rows, each as the row says that knows most of it."""
     found: dict[tuple[int, str, int], SessionRef] = {}
     for row in rows:
-        if not coverage.touches(row["log_id"], row["part"], row["claim"], row["first"], row["last"]):
-            continue
         ref = SessionRef(
             row["log_id"], row["part"], row["charge_point"], row["connector"], row["session_key"], row["transaction"]
         )
         name = (ref.log_id, ref.charge_point_id, ref.session_key)
         found[name] = max(found.get(name, ref), ref, key=lambda r: (r.transaction_id, r.connector_id))
-    refs = sorted(found.values(), key=lambda r: (r.charge_point_id, r.session_key))
-    return [Found(ref, coverage) for ref in refs]
+    return sorted(found.values(), key=lambda r: (r.charge_point_id, r.session_key))
 
 
 def _newest_log(store: Store, found: list[Found]) -> list[Found]:

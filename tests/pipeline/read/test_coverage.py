@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.embedded.stack import Stack
-from pipeline.read.coverage import _SPANS, Coverage
+from pipeline.read.coverage import _EVERYWHERE, _FEW, _SPANS, Coverage, ask_markers
 from pipeline.store import StoreLedger
 from tests.stack import prepared
 
@@ -80,8 +80,36 @@ def test_what_counts_in_one_partition_tells_nothing_of_others(history: Store) ->
     assert Coverage.of(history, []).spans == {}
 
 
+def test_markers_that_were_asked_for_everywhere_tell_the_same_of_few_claims_and_of_many(history: Store) -> None:
+    places = [(log, 0) for log in range(0, 80, 3)]
+    truth = Coverage.of(history, places)
+    markers = ask_markers(history)
+    assert 100 < len(markers.result()) <= _FEW
+    assert Coverage.begin(history, places, markers)() == truth
+    assert Coverage.begin(history, [], markers)().spans == {}
+    history.command(
+        "INSERT INTO marker_rows (log_id, partition, claim, first_offset, last_offset) "
+        f"SELECT 1000 + number, 0, 1, 0, 9 FROM numbers({_FEW})"
+    )
+    markers = ask_markers(history)
+    assert len(markers.result()) == _FEW + 1  # not all of them: those of the places are asked for again
+    assert Coverage.begin(history, places, markers)() == truth
+
+
+def test_a_claim_that_is_taken_while_rows_are_asked_cuts_off_nothing_that_counted(history: Store) -> None:
+    log = next(iter(log for log, _, _ in Coverage.of(history, [(log, 0) for log in range(80)]).spans))
+    before = Coverage.of(history, [(log, 0)])
+    end = max(span.end for span in before.spans.values())
+    highest = history.scalar("SELECT max(claim) FROM claim_rows WHERE log_id = {log:UInt64}", {"log": log})
+    markers = ask_markers(history)
+    markers.result()
+    names = "log_id, partition, claim, first_offset, member, previous, claimed_at"
+    history.command(f"INSERT INTO claim_rows ({names}) VALUES ({log}, 0, {highest + 1}, {end}, 'm', {highest}, 0)")
+    assert Coverage.begin(history, [(log, 0)], markers)() == before
+
+
 def test_looking_up_what_counts_reads_no_markers_but_their_sums(history: Store) -> None:
-    for sql in ("SELECT * FROM covered", _SPANS):
+    for sql in ("SELECT * FROM covered", _SPANS, _EVERYWHERE):
         told = history.rows(f"EXPLAIN {sql}", {"places": [(1, 0), (2, 0)]})
         assert "ReadFromMergeTree (tilings)" in "\n".join(row["explain"] for row in told)
 

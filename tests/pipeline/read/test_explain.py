@@ -1,13 +1,16 @@
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from pipeline.clickhouse import Store
 from pipeline.commands.explain import command
 from pipeline.errors import DocumentError
-from pipeline.read.explanation import explanation
+from pipeline.read.explanation import explained, explanation
 from pipeline.read.session_rows import HELD, OPEN, SETTLED, load
 from pipeline.read.sessions import SHORT_ID, find
+from pipeline.settings import Settings
 from rating.cdr import short_id
 from tests.pipeline.read.conftest import Run
 
@@ -91,3 +94,56 @@ def test_held_energy_is_named_with_its_reason(store: Store) -> None:
     assert told["held"]["energy_kwh"] == "300"
     assert told["held"]["because"] == "the meter jumped further than the connector can deliver"
     assert told["bill"]["energy_kwh"] == "3"
+
+
+@pytest.mark.parametrize("name", ["BREMEN-1*4711", "4711", "4712", "4713", "4714"])
+def test_a_bill_is_the_same_whether_its_rows_are_asked_ahead_or_once_the_session_is_known(
+    store: Store, name: str
+) -> None:
+    for with_readings in (False, True):
+        truth = explanation(store, load(store, find(store, name)), with_readings)
+        assert explained(store, name, with_readings) == truth
+        assert explained(store, truth["session"]["session_key"], with_readings) == truth
+
+
+def test_rows_that_do_not_count_are_asked_for_and_make_no_session(store: Store) -> None:
+    truth = explained(store, "BREMEN-1*4711")
+    fenced = "toUInt32(99) AS claim, session_key + 1 AS session_key"
+    store.command(f"INSERT INTO reading_rows SELECT * REPLACE ({fenced}) FROM reading_rows")
+    store.command(
+        f"INSERT INTO reading_rows SELECT * REPLACE ({fenced}, 'never' AS transaction_id) FROM reading_rows "
+        "WHERE transaction_id = '4711' AND claim != 99"
+    )
+    try:
+        assert explained(store, "BREMEN-1*4711") == truth  # two sessions to choose from
+        with pytest.raises(DocumentError, match="no session is called 'BREMEN-1\\*never'"):  # one, asked for ahead
+            explained(store, "BREMEN-1*never")
+    finally:
+        store.command("ALTER TABLE reading_rows DELETE WHERE claim = 99 SETTINGS mutations_sync = 1")
+
+
+class Ordered(Store):
+    """Notes when each question begins and ends."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.noted: list[tuple[str, str]] = []
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        self.noted.append(("begins", sql))
+        found = super().rows(sql, parameters)
+        self.noted.append(("ends", sql))
+        return found
+
+
+def test_a_bills_rows_and_claims_are_asked_for_when_its_markers_are_read(rated: Settings) -> None:
+    with Ordered(rated) as store:
+        explained(store, "BREMEN-1*4711")
+        store.noted.clear()
+        explained(store, "BREMEN-1*4711")
+        noted = list(store.noted)
+    marked = next(at for at, (what, sql) in enumerate(noted) if what == "ends" and "FROM marker_rows" in sql)
+    before = [sql for what, sql in noted[:marked] if what == "begins"]
+    assert len(before) == 3  # the session in CDRs and readings, beside the markers
+    assert not any(word in sql for sql in before for word in ("claim_rows", "groupArray", "reference_rows"))
+    assert sum(what == "begins" for what, _ in noted) == 9
