@@ -33,7 +33,7 @@ class Question(NamedTuple):
 
 QUESTIONS: Final = (
     Question(
-        "beside", "end_to_end", "--readings 400000 --beside faust,pandas,python",
+        "beside", "end_to_end", "--readings 240000 --beside faust,pandas,python",
         "--connectors 80 --readings 2400 --beside faust,pandas,python",
     ),
     Question("long_sessions", "end_to_end", "--connectors 10000 --readings 2400000 --session-readings 240",
@@ -60,7 +60,7 @@ QUESTIONS: Final = (
     Question("latency", "latency", "--seconds 10", "--connectors 80 --readings 2400 --seconds 1 --shares 0.1"),
     Question("alert_latency", "alert_latency", "--connectors 10000 --seconds 20",
              "--connectors 80 --seconds 1 --probes 10"),
-    Question("billing_reads", "billing_reads", "--rows 1000000,10000000 --reads 60", "--rows 50000 --reads 5"),
+    Question("billing_reads", "billing_reads", "--rows 1000000,5000000 --reads 100", "--rows 50000 --reads 5"),
     Question("billing_reads_to_100_million", "billing_reads", "--rows 1000000,10000000,100000000", "", long=True),
 )  # fmt: skip
 PLOTTED: Final = {
