@@ -72,6 +72,7 @@ class Worker:
         self._next: dict[int, int] = {}  # the next offset to rate, by partition owned
         self._stopping = False
         self._rebalancing = False
+        self._ahead = False  # nothing is owned yet: what can't be read now is read when it is needed
         self._full_batches = 0  # in a row
         self._waiting = False  # in an outage: the engine may be ahead of what was sent
         self._moved: set[int] = set()  # partitions that left while records were gathered
@@ -137,13 +138,18 @@ class Worker:
         return self.progress
 
     def _read_ahead(self) -> None:
-        """While the group settles who gets what: the reference data that was in use last."""
+        """While the group settles who gets what: the reference data that was in use last.
+
+        In an outage it is left: a member that does not poll keeps its partitions from whoever could rate them.
+        """
         if self._stopping:
             return
-        self._rebalancing = True  # an outage is waited out without a poll: nothing may be assigned meanwhile
-        version = self._through_outages("reading markers", self._ledger.newest_reference)
-        self.engine.sheets.data(version)
-        self._rebalancing = False
+        self._ahead = True
+        try:
+            self.engine.sheets.data(self._ledger.newest_reference())
+        except (StoreUnavailableError, BrokerUnavailableError) as error:
+            LOG.warning("outage: reference data is not read ahead", why=str(error))
+        self._ahead = False
 
     def _idle_s(self) -> float:
         return self._clock.monotonic() - self.progress.idle_since_s
@@ -233,7 +239,7 @@ class Worker:
                 result = step()
             except (StoreUnavailableError, BrokerUnavailableError, DeliveryError) as error:
                 LOG.warning("outage: partitions are paused, nothing is lost", doing=doing, why=str(error))
-                if self._stopping:  # whoever comes next does it
+                if self._stopping or self._ahead:  # whoever comes next does it, or the take-over
                     raise
                 self.progress.waits_for = doing
                 self._wait_out(delay_s)

@@ -88,7 +88,7 @@ def test_a_store_without_memory_is_an_outage(ready: Settings, tmp_path: Path) ->
     feeder = fed(settings, tmp_path, SEED + 2, 0.5)
     poor = replace(settings, clickhouse_settings={"max_memory_usage": "60000"})
     with Process(poor, tmp_path / "worker.log") as worker:
-        assert worker.await_word("outage"), worker.said()
+        assert worker.await_word(OUTAGE), worker.said()  # of its take-over: before that it is not in the group yet
         assert "emory limit" in worker.said(), worker.said()
         assert worker.stop() in (0, 5), worker.said()  # an outage is no reason not to end when asked
     feeder.done()
