@@ -81,6 +81,10 @@ class Documents(Mapping[str, Document]):
             return type(self)(self._packed, beside)
         return type(self)(self._packed.with_changes(beside))
 
+    def whole(self) -> Self:
+        """The same, with nothing kept beside."""
+        return type(self)(self._packed.with_changes(self._beside)) if self._beside else self
+
 
 class ChargePoints(Mapping[str, str | tuple[str, ...]]):
     """The location (or locations, sorted) that name each charge point."""
@@ -116,14 +120,29 @@ class ChargePoints(Mapping[str, str | tuple[str, ...]]):
             return type(self)(self._packed, beside)
         return type(self)(self._packed.with_changes(beside))
 
+    def whole(self) -> Self:
+        """The same, with nothing kept beside."""
+        return type(self)(self._packed.with_changes(self._beside)) if self._beside else self
+
+    def absent(self, names: Sequence[str]) -> set[str]:
+        """Those of these names that are nobody's, asked for together."""
+        known = self._packed.texts.found(names).tolist()
+        return {name for name, number in zip(names, known, strict=True) if number < 0 and name not in self._beside}
+
     def shapes(self, names: Packed) -> tuple[Numbers, Sequence[Shape]]:
         """The shape of each charge point, as a place in a list; -1 for one to be looked up by itself."""
-        found = self._packed.shapes_of(names)
+        found, shapes = self._packed.shapes_of(names), self._packed.shapes
         if self._beside:
-            beside = Texts()
+            beside, number_of = Texts(), {shape: number for number, shape in enumerate(shapes)}
             beside.numbers(list(self._beside))
-            found[beside.found_of(names) >= 0] = _NONE
-        return found, self._packed.shapes
+            numbers = [
+                number_of.setdefault(place.shape, len(number_of)) if place and place.shape else _NONE
+                for place in self._beside.values()
+            ]
+            changed = beside.found_of(names)
+            found = np.where(changed >= 0, np.array(numbers, np.int32)[changed], found)
+            shapes = list(number_of)
+        return found, shapes
 
 
 def outlet_of(numbers: list[int], connector_id: int) -> int | None:
@@ -140,10 +159,13 @@ class Draft(Generic[_T]):
         """Nothing changed yet; `stored` gives what was there before."""
         self._stored = stored
         self.changes: dict[str, _T | None] = {}
+        self.absent: set[str] = set()  # known not to be stored: not asked for
 
     def get(self, key: str) -> _T | None:
         """What is there after the changes so far."""
-        return self.changes[key] if key in self.changes else self._stored(key)
+        if key in self.changes:
+            return self.changes[key]
+        return None if key in self.absent else self._stored(key)
 
 
 class _PackedDocuments:

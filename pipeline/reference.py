@@ -9,7 +9,7 @@ number; default: its place among the EVSEs of its charge point, from 1), `meter_
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -32,10 +32,11 @@ POLICY: Final = "policy"
 _LOCATIONS_KEPT: Final = 2_048  # parsed
 _PLACES_KEPT: Final = 16_384  # charge points looked up
 _AT_ONCE: Final = 16_384  # changes taken in, and objects read from the store
+_TOGETHER: Final = 512  # of them, whose charge points are looked up together
 KINDS: Final = (TARIFF, LOCATION, TOKEN, POLICY)
 
 
-class Connector(msgspec.Struct, frozen=True):
+class Connector(msgspec.Struct, frozen=True, gc=False):
     """What we read of an OCPI Connector; power in W."""
 
     tariff_ids: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Connector(msgspec.Struct, frozen=True):
     max_amperage: int | None = None
 
 
-class Evse(msgspec.Struct, frozen=True):
+class Evse(msgspec.Struct, frozen=True, gc=False):
     """What we read of an OCPI EVSE, with our own fields."""
 
     uid: str
@@ -67,8 +68,10 @@ class Evse(msgspec.Struct, frozen=True):
     @property
     def max_power_w(self) -> int:
         """What it can give: the largest of its connectors (OCPI: max_electric_power); 0 = not known."""
-        powers = [connector.max_electric_power or 0 for connector in self.connectors]
-        return max(powers) if powers else 0
+        most = 0
+        for connector in self.connectors:
+            most = max(most, connector.max_electric_power or 0)
+        return most
 
 
 def owner_of(country_code: str, party_id: str) -> str:
@@ -76,14 +79,14 @@ def owner_of(country_code: str, party_id: str) -> str:
     return f"{country_code}*{party_id}*"
 
 
-class Coordinates(msgspec.Struct, frozen=True):
+class Coordinates(msgspec.Struct, frozen=True, gc=False):
     """OCPI GeoLocation: degrees as text."""
 
     latitude: str
     longitude: str
 
 
-class Location(msgspec.Struct, frozen=True):
+class Location(msgspec.Struct, frozen=True, gc=False):
     """What we read of an OCPI Location."""
 
     id: str
@@ -99,7 +102,7 @@ class Location(msgspec.Struct, frozen=True):
         return owner_of(self.country_code, self.party_id)
 
 
-class Token(msgspec.Struct, frozen=True):
+class Token(msgspec.Struct, frozen=True, gc=False):
     """What we read of an OCPI Token, with the driver's own tariff."""
 
     uid: str
@@ -196,12 +199,14 @@ class ReferenceData:
 
     def changed(self, version: int, rows: "Iterable[Change]") -> Self:
         """The data after these changes; pure."""
-        left, data = iter(rows), self
+        left, data, taken = iter(rows), self, 0
         while part := list(islice(left, _AT_ONCE)):
             maps = _Maps(data)
-            for row in part:
-                maps.put(row)
-            data = type(self)(version, **maps.done())
+            for at in range(0, len(part), _TOGETHER):
+                maps.put_all(part[at : at + _TOGETHER])
+            data, taken = type(self)(version, **maps.done()), taken + len(part)
+        if not self.version and taken > _TOGETHER:  # a load, which stays: what is kept beside takes more memory
+            return replace(data, locations=data.locations.whole(), charge_points=data.charge_points.whole())
         return data if data is not self else type(self)(version, **_Maps(self).done())
 
     def resolve(self, charge_point_id: str, connector_id: int, id_token: str, at_ms: int) -> Resolution:
@@ -333,9 +338,8 @@ def _numbers(evses: Sequence[Evse]) -> list[int]:
 
 def _shape(location: Location, evses: Sequence[Evse]) -> Shape:
     """What prices sessions at these EVSEs, one charge point's."""
-    numbered = zip(_numbers(evses), evses, strict=True)
-    outlets = tuple(Outlet(number, evse.tariff_ids, evse.max_power_w) for number, evse in numbered)
-    return Shape(location.country_code, location.party_id, location.time_zone, outlets)
+    outlets = [Outlet(evse.evse_id or place, evse.tariff_ids, evse.max_power_w) for place, evse in enumerate(evses, 1)]
+    return Shape(location.country_code, location.party_id, location.time_zone, tuple(outlets))
 
 
 class Change(NamedTuple):
@@ -368,14 +372,21 @@ class _Maps:
             "charge_points": self._data.charge_points.changed(self.charge_points.changes),
         }  # fmt: skip
 
-    def put(self, row: Change) -> None:
+    def put_all(self, rows: Sequence[Change]) -> None:
+        """Changes in order. New charge points, nearly all of a load, are told from known ones in one question."""
+        places = [_places(row.body) if row.kind == LOCATION and not row.deleted else {} for row in rows]
+        self.charge_points.absent = self._data.charge_points.absent([name for named in places for name in named])
+        for row, named in zip(rows, places, strict=True):
+            self._put(row, named)
+
+    def _put(self, row: Change, places: "Mapping[str, _Place]") -> None:
         document = None if row.deleted else Document(row.version, row.body)
         match row.kind:
             case "tariff":
                 _set(self.tariffs, row.id, document)
                 self._own(row.id, document)
             case "location":
-                self._locate(row.id, document)
+                self._locate(row.id, document, places)
             case "token":
                 self._bring(row.id, None if row.deleted else _TOKEN.decode(row.body).tariff_id)
             case "policy":
@@ -391,12 +402,12 @@ class _Maps:
         keys = set(self.owners.get(tariff_id, ())) - {key} | ({key} if document else set())
         _set(self.owners, tariff_id, tuple(sorted(keys)) or None)
 
-    def _locate(self, key: str, document: Document | None) -> None:
+    def _locate(self, key: str, document: Document | None, places: "Mapping[str, _Place]") -> None:
         old = self.locations.get(key)
         for name in _places(old.body) if old else ():
             self._claim(name, self._others(name, key), None)
         self.locations.changes[key] = document
-        for name, place in (_places(document.body) if document else {}).items():
+        for name, place in places.items():
             self._claim(name, (*self._others(name, key), key), _shape(place.location, place.evses))
 
     def _others(self, charge_point: str, key: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,32 @@ def test_defaults_are_what_resolve_says(sites: list[tuple[str, Outlets | None]],
     for at, (name, number) in enumerate(asked):
         resolved = data.resolve(name, number, "", ALWAYS)
         assert found[where[at]] == Default(Priced(*resolved[:3]), resolved.zone, resolved.max_power_w)
+
+
+def test_charge_points_that_changed_lately_have_a_shape_too() -> None:
+    data = ReferenceData().changed(1, [change(1, LOCATION, location(evse("CP1", "T1"), evse("CP2", "T1")))])
+    data = data.changed(2, [change(2, LOCATION, location(evse("CP1", "T1"), evse("CP3", "T2"), name="L2"))])
+    numbers, shapes = data.charge_points.shapes(packed(["CP1", "CP2", "CP3", "unheard of"]))
+    assert (numbers >= 0).tolist() == [False, True, True, False], "CP1 has two locations: it is looked up by itself"
+    assert [shapes[number].outlets[0].tariff_ids for number in numbers[1:3].tolist()] == [("T1",), ("T2",)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_load_is_what_its_changes_give_one_by_one(seed: int) -> None:
+    """Charge points that move between locations, and locations that go, in a load of several parts."""
+    dice = np.random.default_rng(seed)
+    rows = list(OTHERS[:700])
+    for version, (name, first, count, gone) in enumerate(dice.integers(0, (400, 900, 4, 9), (1_500, 4)).tolist(), 1):
+        evses = [evse(f"M{number}", f"T{number % 3}") for number in range(first, first + count)]
+        rows.append(change(version, LOCATION, location(*evses, name=f"L{name}"), deleted=gone == 0))
+    load, one_by_one = ReferenceData().changed(1_500, rows), ReferenceData()
+    for row in rows:
+        one_by_one = one_by_one.changed(1_500, [row])
+    assert dict(load.locations) == dict(one_by_one.locations)
+    assert dict(load.charge_points) == dict(one_by_one.charge_points)
+    names = sorted(load.charge_points)
+    assert [load.charge_points.place(n) for n in names] == [one_by_one.charge_points.place(n) for n in names]
+    assert any(isinstance(load.charge_points[name], tuple) for name in names), "none is at two locations"
 
 
 def numbered(at: int, charge_point: str, number: int | None, tariffs: list[str]) -> Json:
