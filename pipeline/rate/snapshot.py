@@ -158,15 +158,16 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
     rows = directory.take_in(names, connectors["connector_id"], header.partition, connectors["identity"])
     used = connectors["sheet"]
     shift = np.array(shifts, np.int64)[used]
-    taken = connectors.copy()
-    for field in _CHAINS:
-        taken[field] = directory.state.connectors[field][rows]
-    taken["token"] = tokens[connectors["token"]]
-    taken["sheet"] = np.array(sheets, np.int64)[used]
+    own = directory.state.connectors
+    chains = {field: own[field][rows] for field in _CHAINS}
+    own[rows] = connectors
+    for field, places in chains.items():
+        own[field][rows] = places
+    own["token"][rows] = tokens[connectors["token"]]
+    own["sheet"][rows] = np.array(sheets, np.int64)[used]
     for field in ("flat", "flat_reserved", "flat_expired"):
-        taken[field] += np.where(taken[field] >= 0, shift, 0).astype(np.int32)
-    taken["periods"] = 0
-    directory.state.connectors[rows] = taken
+        own[field][rows] += np.where(connectors[field] >= 0, shift, 0).astype(np.int32)
+    own["periods"][rows] = 0
     directory.transaction_ids[rows] = stored["texts"]
     directory.state.marks.reshape(-1, MARKS)[rows] = stored["marks"].reshape(-1, MARKS)
     _take_in_periods(engine, rows, shift, stored)
