@@ -22,10 +22,10 @@ from benchmarks.stand import PACKAGES, Stand, rate, stand
 from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import MINUTE_MS, SEED, Workload, documents, send
 from pipeline.clickhouse import Store
+from pipeline.coverage import Coverage
 from pipeline.kafka import Sender
 from pipeline.publication import publish
 from pipeline.read import explanation, statements
-from pipeline.read.coverage import Coverage
 
 FROM_MS, UNTIL_MS = 1_767_225_600_000, 1_769_904_000_000  # January 2026
 DAYS: Final = tuple(day for day in range(26) if day % 7 < 5)  # working days from the template's Monday: prices repeat

@@ -1,4 +1,4 @@
-"""The past of sessions as the ledger tells it: only rows that count, through the views."""
+"""The past of sessions as the ledger tells it: only rows that count, by the markers' rule of `pipeline.coverage`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.clickhouse import Store
 from pipeline.codec.assemble import hash_ids
+from pipeline.coverage import Coverage
 from pipeline.metering.columns import ABSENT_I64, SAMPLE_DTYPE
 from pipeline.rate.batch import last_cdr_of
 from pipeline.rate.past import NOTHING, LastCdr, Past, SessionName
@@ -18,6 +19,8 @@ _WHERE: Final = (
     "AND offset < transform(partition, {partitions:Array(UInt16)}, {firsts:Array(UInt64)}, toUInt64(0))"
 )
 _MS: Final = "toUnixTimestamp64Milli"
+_PLACE: Final = "session_key, partition, offset, line, claim"
+_ORDER: Final = "ORDER BY session_key, partition, offset, line"
 Result = TypeVar("Result")
 
 READING_PAST: Final = "reading the past of sessions"
@@ -55,55 +58,90 @@ class PastRows(Protocol):
 
 
 class StorePast:
-    """The same, as the views of the store show it."""
+    """The same in the store's tables; a test holds it to what the views show."""
 
     def __init__(self, store: Store, log_id: int) -> None:
         """Of one log."""
         self._store, self._log_id = store, log_id
+        self._asked: Asked | None = None
+        self._coverage = Coverage({})
 
     def samples(self, asked: Asked) -> pa.Table:
         """Readings but duplicates."""
-        return self._store.arrow(
-            f"SELECT session_key, offset, line, {_MS}(time) AS time_ms, {_MS}(received_at) AS received_ms, "
+        return self._counted(
+            asked,
+            f"SELECT {_PLACE}, {_MS}(time) AS time_ms, {_MS}(received_at) AS received_ms, "
             f"ifNull(register_mwh, {ABSENT_I64}) AS register, ifNull(power_mw, {ABSENT_I64}) AS power, "
             f"ifNull(current_ma, {ABSENT_I64}) AS current, transaction_id, toInt32(connector_id) AS connector, "
             "toString(id_token) AS uid, seq_no, flags, soc_permille, kind, context, state, signed, phases, "
-            f"toInt64(reference_version) AS version FROM readings {_WHERE} AND verdict != 'duplicate' "
-            "ORDER BY session_key, offset, line",
-            self._values(asked),
+            f"toInt64(reference_version) AS version FROM reading_rows {_WHERE} AND verdict != 'duplicate' {_ORDER}",
         )
 
     def rated(self, asked: Asked) -> pa.Table:
         """Rated usage."""
-        return self._store.arrow(
-            f"SELECT session_key, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, toInt8(dimension) AS dimension, "
+        return self._counted(
+            asked,
+            f"SELECT {_PLACE}, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, toInt8(dimension) AS dimension, "
             "quantity, cost, price_e4, toString(tariff) AS tariff_key, element, component, state, flags "
-            f"FROM rated_usage {_WHERE} ORDER BY session_key, offset, line",
-            self._values(asked),
+            f"FROM rated_usage_rows {_WHERE} {_ORDER}",
         )
 
     def alerted(self, asked: Asked) -> dict[int, frozenset[str]]:
         """Kinds of alerts by session."""
-        rows = self._store.rows(
-            f"SELECT session_key, groupUniqArray(toString(kind)) AS kinds FROM alerts {_WHERE} GROUP BY session_key",
-            self._values(asked),
-        )
-        return {row["session_key"]: frozenset(row["kinds"]) for row in rows}
+        rows = self._counted(asked, f"SELECT {_PLACE}, toString(kind) AS kind FROM alert_rows {_WHERE} {_ORDER}")
+        found: dict[int, set[str]] = {}
+        for key, kind in zip(rows.column("session_key").to_numpy().tolist(), _texts(rows, "kind"), strict=True):
+            found.setdefault(key, set()).add(kind)
+        return {key: frozenset(kinds) for key, kinds in found.items()}
 
     def cdrs(self, asked: Asked) -> list[dict[str, Any]]:
         """CDRs and credits, by session and revision."""
-        return self._store.rows(
+        coverage = self._as_of(asked)
+        rows = self._store.rows(
             f"SELECT *, {_MS}(start) AS start_ms, {_MS}(end) AS end_ms, {_MS}(settled_at) AS settled_ms, "
-            "hex(document) AS document_hex FROM cdrs "
-            f"{_WHERE} ORDER BY session_key, revision",
+            f"hex(document) AS document_hex FROM cdr_rows {_WHERE} ORDER BY session_key, revision, offset, line",
             self._values(asked),
         )
+        counted = {
+            (row["session_key"], row["offset"], row["line"]): row
+            for row in rows
+            if coverage.touches(self._log_id, row["partition"], row["claim"], row["offset"], row["offset"])
+        }
+        return list(counted.values())
+
+    def _counted(self, asked: Asked, sql: str) -> pa.Table:
+        """The rows that count, each once, in the order of their identity."""
+        coverage = self._as_of(asked)
+        rows = self._store.arrow(sql, self._values(asked))
+        partition, claim, offset = (rows.column(name).to_numpy() for name in ("partition", "claim", "offset"))
+        counts = np.zeros(rows.num_rows, np.bool_)
+        for part, number in set(zip(partition.tolist(), claim.tolist(), strict=True)):
+            first, end = coverage.spans.get((self._log_id, part, number), (0, 0))
+            counts |= (partition == part) & (claim == number) & (offset >= first) & (offset < end)
+        return _each_once(rows.filter(pa.array(counts)))
+
+    def _as_of(self, asked: Asked) -> Coverage:
+        """What counts, looked up once for all that is asked of the same sessions, before any of their rows."""
+        if self._asked is not asked:
+            self._coverage = Coverage.of(self._store, [(self._log_id, partition) for partition in asked.firsts])
+            self._asked = asked
+        return self._coverage
 
     def _values(self, asked: Asked) -> dict[str, Any]:
         return {
             "log": self._log_id, "names": asked.charge_points, "keys": asked.session_keys,
             "partitions": list(asked.firsts) or [0], "firsts": list(asked.firsts.values()) or [0],
         }  # fmt: skip
+
+
+def _each_once(rows: pa.Table) -> pa.Table:
+    """Rows of one claim that an insert brought twice are one; they come in the order of their identity."""
+    new = np.zeros(rows.num_rows, np.bool_)
+    new[:1] = True
+    for name in ("session_key", "partition", "offset", "line"):
+        column = rows.column(name).to_numpy()
+        new[1:] |= column[1:] != column[:-1]
+    return rows.filter(pa.array(new))
 
 
 class LedgerHistory:

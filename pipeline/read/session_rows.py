@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pipeline.clickhouse import Store
-from pipeline.read.coverage import Coverage
+from pipeline.coverage import Coverage
 from pipeline.read.sessions import SessionRef
 
 OPEN: Final = "open"

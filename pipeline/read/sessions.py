@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from pipeline.clickhouse import Store
+from pipeline.coverage import Asked, Coverage, ask_markers
 from pipeline.errors import DocumentError
-from pipeline.read.coverage import Asked, Coverage, ask_markers
 from rating.cdr import CREDIT_SUFFIX, ID_BEGINNING, ID_LENGTH
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{16}")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.clickhouse import Store
+from pipeline.coverage import _EVERYWHERE, _FEW, _SPANS, Coverage, ask_markers
 from pipeline.embedded.stack import Stack
-from pipeline.read.coverage import _EVERYWHERE, _FEW, _SPANS, Coverage, ask_markers
 from pipeline.store import StoreLedger
 from tests.stack import prepared
 

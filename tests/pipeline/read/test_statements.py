@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from pipeline.clickhouse import Store
-from pipeline.read.coverage import Coverage, Span
+from pipeline.coverage import Coverage, Span
 from pipeline.read.session_rows import CdrLine, HoldRow, RatedRow, ReadingRow, _expression, load
 from pipeline.read.sessions import SessionRef, find
 from pipeline.read.statements import of_customer, of_everyone
