@@ -66,7 +66,7 @@ test-long: setup ## minutes to hours: long tests, and 10 million sessions agains
 kafka: setup ## Apache Kafka, the embedded store, a worker and watch, in the foreground
 	@$(BIN)/wattrate up --kafka
 
-bench: setup ## the standard set of benchmarks (about 17 minutes on 2 cores) and the tables in README.md and docs
+bench: setup ## the standard set of benchmarks (about 10 minutes on 2 cores) and the tables in README.md and docs
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[bench]'
 	$(BIN)/python -m benchmarks.standard
 	$(BIN)/python -m benchmarks.capacity

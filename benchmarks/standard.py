@@ -2,7 +2,7 @@
 
     python -m benchmarks.standard [--only NAME,NAME] [--long] [--tiny] [--out benchmarks/results] [--list]
 
-About 17 minutes on 2 cores without `--long`, which adds a million connectors in full, 100 million rows and Apache
+About 10 minutes on 2 cores without `--long`, which adds a million connectors in full, 100 million rows and Apache
 Kafka. `--tiny` runs everything at sizes that say nothing about speed: it is what the tests do. A benchmark that fails
 is named at the end, and the others still run.
 """
