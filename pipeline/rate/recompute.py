@@ -43,6 +43,7 @@ class Recomputation:
         self._ledger: Ledger = doors.ledger()
         self._history = LedgerHistory(doors.past(), _at_once)
         self._engine = Engine(doors.partitions, self._history, doors.load)
+        self.beyond = 0  # batches asked for that end after the log does: of kept records, the newest
 
     def of(self, partition: int, since_ms: int = 0) -> Iterator[Recomputed]:
         """Every batch of a partition that was marked at this log time or later, in order."""
@@ -56,7 +57,11 @@ class Recomputation:
         first = from_snapshot(self._engine, self._ledger, partition, before) + 1 if before >= 0 else 0
         with self._doors.tape() as reader:
             reader.assign({partition: first})
-            tape = Tape(reader, partition, self._doors.clock, tiles[-1].last_offset)
+            end = reader.high_watermark(partition)  # Kafka's log tells none before it is read
+            if end is not None:
+                self.beyond += sum(marker.last_offset >= end for marker in wanted)
+                tiles = [marker for marker in tiles if marker.last_offset < end]
+            tape = Tape(reader, partition, self._doors.clock, tiles[-1].last_offset if tiles else -1)
             for marker in (m for m in tiles if m.last_offset >= first):
                 found = self._again(marker, tape, refused)
                 if marker.first_offset >= wanted[0].first_offset:
