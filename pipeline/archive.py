@@ -18,6 +18,7 @@ from pipeline.clickhouse import Store
 from pipeline.codec.records import Records
 from pipeline.errors import DocumentError, IntegrityError, RetentionGapError
 from pipeline.kafka import Admin, Reader
+from pipeline.ledger import RECORDS
 from pipeline.log import Log
 from pipeline.rate.doors import RealDoors
 from pipeline.rate.records import by_partition
@@ -25,7 +26,6 @@ from pipeline.settings import Settings
 from pipeline.topics import CONTENT_TYPE, READINGS
 
 LOG: Final = Log("archive")
-RECORDS: Final = "record_rows"
 _RECORDS_AT_ONCE: Final = 20_000
 _WAIT_S: Final = 1.0  # for so many: small inserts make many parts
 _LOG_APPEND_TIME: Final = 2  # the kind of a record's time, as Kafka numbers it
@@ -154,6 +154,10 @@ class KeptMessage:
         self._partition, self._offset, self._time_ms = partition, offset, time_ms
         self._key, self._kind, self._raw = key, kind, raw
 
+    def __len__(self) -> int:
+        """Of its value."""
+        return len(self._raw)
+
     def partition(self) -> int:
         """Its partition."""
         return self._partition
@@ -200,14 +204,14 @@ class KeptLog:
         """The next records of each partition. Raises RetentionGapError where a partition has none any more."""
         return [message for partition in list(self._next) for message in self._following(partition, records)]
 
-    def high_watermark(self, partition: int) -> int | None:
-        """Offset after the last record that is kept."""
+    def high_watermark(self, partition: int) -> int:
+        """Offset after the last record that is kept; 0 where there is none."""
         found = self._store.rows(
             f"SELECT max(offset) + 1 AS next FROM {RECORDS} WHERE log_id = {{log:UInt64}} "
             "AND partition = {partition:UInt16} HAVING count() > 0",
             {"log": self._log_id, "partition": partition},
         )
-        return int(found[0]["next"]) if found else None
+        return int(found[0]["next"]) if found else 0
 
     def _following(self, partition: int, records: int) -> Iterator[KeptMessage]:
         rows = self._store.arrow(

@@ -24,6 +24,7 @@ CDRS: Final = "cdr_rows"
 ALERTS: Final = "alert_rows"
 QUARANTINE: Final = "quarantine_rows"
 DEAD_LETTERS: Final = "dead_letter_rows"
+RECORDS: Final = "record_rows"  # the log's own, of `pipeline.archive`: under no marker
 
 # table → the columns whose sums are read back, beside count, offset and line
 SUMMED: Final[dict[str, tuple[str, ...]]] = {

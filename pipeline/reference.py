@@ -36,7 +36,7 @@ _TOGETHER: Final = 512  # of them, whose charge points are looked up together
 KINDS: Final = (TARIFF, LOCATION, TOKEN, POLICY)
 
 
-class Connector(msgspec.Struct, frozen=True, gc=False):
+class Connector(msgspec.Struct, frozen=True):
     """What we read of an OCPI Connector; power in W."""
 
     tariff_ids: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Connector(msgspec.Struct, frozen=True, gc=False):
     max_amperage: int | None = None
 
 
-class Evse(msgspec.Struct, frozen=True, gc=False):
+class Evse(msgspec.Struct, frozen=True):
     """What we read of an OCPI EVSE, with our own fields."""
 
     uid: str
@@ -68,10 +68,7 @@ class Evse(msgspec.Struct, frozen=True, gc=False):
     @property
     def max_power_w(self) -> int:
         """What it can give: the largest of its connectors (OCPI: max_electric_power); 0 = not known."""
-        most = 0
-        for connector in self.connectors:
-            most = max(most, connector.max_electric_power or 0)
-        return most
+        return max((connector.max_electric_power or 0 for connector in self.connectors), default=0)
 
 
 def owner_of(country_code: str, party_id: str) -> str:
@@ -79,14 +76,14 @@ def owner_of(country_code: str, party_id: str) -> str:
     return f"{country_code}*{party_id}*"
 
 
-class Coordinates(msgspec.Struct, frozen=True, gc=False):
+class Coordinates(msgspec.Struct, frozen=True):
     """OCPI GeoLocation: degrees as text."""
 
     latitude: str
     longitude: str
 
 
-class Location(msgspec.Struct, frozen=True, gc=False):
+class Location(msgspec.Struct, frozen=True):
     """What we read of an OCPI Location."""
 
     id: str
@@ -102,7 +99,7 @@ class Location(msgspec.Struct, frozen=True, gc=False):
         return owner_of(self.country_code, self.party_id)
 
 
-class Token(msgspec.Struct, frozen=True, gc=False):
+class Token(msgspec.Struct, frozen=True):
     """What we read of an OCPI Token, with the driver's own tariff."""
 
     uid: str
@@ -338,8 +335,9 @@ def _numbers(evses: Sequence[Evse]) -> list[int]:
 
 def _shape(location: Location, evses: Sequence[Evse]) -> Shape:
     """What prices sessions at these EVSEs, one charge point's."""
-    outlets = [Outlet(evse.evse_id or place, evse.tariff_ids, evse.max_power_w) for place, evse in enumerate(evses, 1)]
-    return Shape(location.country_code, location.party_id, location.time_zone, tuple(outlets))
+    numbered = zip(_numbers(evses), evses, strict=True)
+    outlets = tuple(Outlet(number, evse.tariff_ids, evse.max_power_w) for number, evse in numbered)
+    return Shape(location.country_code, location.party_id, location.time_zone, outlets)
 
 
 class Change(NamedTuple):

@@ -1,15 +1,15 @@
 """Whether the records that `wattrate archive` keeps are all that were rated: markers say how many there were."""
 
 from pipeline.clickhouse import Store
+from pipeline.ledger import RECORDS
 from pipeline.read.checks import FAST, SHOWN, Check, Place, Scope, check, log_name
-
-_KEPT = "record_rows"  # pipeline.archive writes it
 
 
 def kept_check(store: Store, scope: Scope) -> Check:
     """Of each partition, the markers between the first and the last record that is kept: as many records are there."""
     edges = store.rows(
-        f"SELECT log_id, partition AS part, min(offset) AS low, max(offset) AS high FROM {_KEPT} GROUP BY log_id, part"
+        "SELECT log_id, partition AS part, min(offset) AS low, max(offset) AS high "
+        f"FROM {RECORDS} GROUP BY log_id, part"
     )
     places: list[Place] = []
     records = 0
@@ -26,8 +26,8 @@ def kept_check(store: Store, scope: Scope) -> Check:
         within = {**parameters, "low": said["first"], "high": said["last"]}
         found = int(
             store.scalar(
-                f"SELECT count() FROM {_KEPT} FINAL WHERE log_id = {{log:UInt64}} AND partition = {{partition:UInt16}} "
-                f"AND offset BETWEEN {{low:UInt64}} AND {{high:UInt64}}{FAST}",
+                f"SELECT count() FROM {RECORDS} FINAL WHERE log_id = {{log:UInt64}} "
+                f"AND partition = {{partition:UInt16}} AND offset BETWEEN {{low:UInt64}} AND {{high:UInt64}}{FAST}",
                 within,
             )
         )
@@ -47,7 +47,7 @@ def _gaps(store: Store, within: dict[str, int]) -> list[tuple[int, int]]:
     rows = store.rows(
         "SELECT before + 1 AS first, offset - 1 AS last FROM (SELECT offset, "
         "lagInFrame(offset, 1, toUInt64({low:UInt64} - 1)) OVER (ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND "
-        f"CURRENT ROW) AS before FROM (SELECT DISTINCT offset FROM {_KEPT} WHERE log_id = {{log:UInt64}} "
+        f"CURRENT ROW) AS before FROM (SELECT DISTINCT offset FROM {RECORDS} WHERE log_id = {{log:UInt64}} "
         "AND partition = {partition:UInt16} AND offset BETWEEN {low:UInt64} AND {high:UInt64})) "
         f"WHERE toUInt64(before + 1) < offset ORDER BY first LIMIT {SHOWN}",
         within,

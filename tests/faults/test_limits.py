@@ -120,31 +120,36 @@ def test_a_producer_whose_queue_is_full_waits(ready: Settings, tmp_path: Path) -
     tell(equal_to_oracle(settings))
 
 
+@contextmanager
+def slow_inserts(
+    ready: Settings, folder: Path, seed: int, *, max_poll_interval_s: float, fault: Fault
+) -> Iterator[Process]:
+    """A worker under load whose store is slow while the block runs; equal to the oracle in the end."""
+    settings = replace(small(ready), max_poll_interval_s=max_poll_interval_s, clickhouse_timeout_s=40.0)
+    feeder = fed(settings, folder, seed, 3.0)
+    with Proxy(settings.clickhouse_port) as proxy, \
+            working(replace(settings, clickhouse_port=proxy.port), folder) as worker:  # fmt: skip
+        with proxy.fault(fault):
+            yield worker
+        feeder.done()
+    tell(equal_to_oracle(settings))
+
+
 def test_an_insert_slower_than_the_poll_interval_costs_the_partitions_and_nothing_else(
     ready: Settings, tmp_path: Path
 ) -> None:
-    settings = replace(small(ready), max_poll_interval_s=10.0, clickhouse_timeout_s=40.0)
-    feeder = fed(settings, tmp_path, SEED + 5, 3.0)
-    with Proxy(settings.clickhouse_port) as proxy, \
-            working(replace(settings, clickhouse_port=proxy.port), tmp_path) as worker:  # fmt: skip
-        with proxy.fault(Fault(delay_s=16.0, times=2)):
-            assert worker.await_word("too slow"), worker.said()
-        feeder.done()
-    tell(equal_to_oracle(settings))
+    slow = Fault(delay_s=16.0, times=2)
+    with slow_inserts(ready, tmp_path, SEED + 5, max_poll_interval_s=10.0, fault=slow) as worker:
+        assert worker.await_word("too slow"), worker.said()
 
 
 def test_a_batch_that_comes_near_the_poll_interval_is_told_before_the_group_acts(
     ready: Settings, tmp_path: Path
 ) -> None:
-    settings = replace(small(ready), max_poll_interval_s=12.0, clickhouse_timeout_s=40.0)
-    feeder = fed(settings, tmp_path, SEED + 8, 3.0)
-    with Proxy(settings.clickhouse_port) as proxy, \
-            working(replace(settings, clickhouse_port=proxy.port), tmp_path) as worker:  # fmt: skip
-        with proxy.fault(Fault(delay_s=8.0, times=1)):
-            assert worker.await_word("slow: this batch came near"), worker.said()
-        feeder.done()
-        assert "too slow" not in worker.said(), worker.said()
-    tell(equal_to_oracle(settings))
+    slow = Fault(delay_s=8.0, times=1)
+    with slow_inserts(ready, tmp_path, SEED + 8, max_poll_interval_s=12.0, fault=slow) as worker:
+        assert worker.await_word("slow: this batch came near"), worker.said()
+    assert "too slow" not in worker.said(), worker.said()
 
 
 def test_an_insert_that_lands_after_the_worker_gave_it_up(ready: Settings, tmp_path: Path) -> None:

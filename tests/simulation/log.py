@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from pipeline.archive import KeptMessage
 from pipeline.errors import BrokerUnavailableError, DeliveryError
 from pipeline.kafka import Headers, Message
 from tests.simulation.schedule import Process, Schedule
@@ -17,41 +18,6 @@ from tests.simulation.workload import Record
 
 SESSION_TIMEOUT_S: Final = 6.0
 POLL_TIMEOUT_S: Final = 60.0
-
-
-class SimulatedMessage:
-    """As much of Kafka's Message as the worker asks."""
-
-    def __init__(self, partition: int, offset: int, record: Record) -> None:
-        self._partition, self._offset, self._record = partition, offset, record
-
-    def __len__(self) -> int:
-        """Of its value."""
-        return len(self._record.value)
-
-    def partition(self) -> int:
-        """Its partition."""
-        return self._partition
-
-    def offset(self) -> int:
-        """Its offset."""
-        return self._offset
-
-    def value(self) -> bytes:
-        """Its bytes."""
-        return self._record.value
-
-    def key(self) -> bytes | None:
-        """Its key."""
-        return self._record.key
-
-    def timestamp(self) -> tuple[int, int]:
-        """Kind and time."""
-        return 1, self._record.time_ms
-
-    def headers(self) -> Headers:
-        """None."""
-        return []
 
 
 @dataclass
@@ -70,7 +36,7 @@ class SimulatedLog:
     def __init__(self, schedule: Schedule, partitions: int) -> None:
         """Empty."""
         self.schedule = schedule
-        self.records: dict[int, list[SimulatedMessage]] = {p: [] for p in range(partitions)}
+        self.records: dict[int, list[KeptMessage]] = {p: [] for p in range(partitions)}
         self.members: dict[str, Member] = {}
         self.offsets: dict[int, int] = {}
         self.outputs: list[tuple[str, bytes, Headers]] = []
@@ -82,7 +48,7 @@ class SimulatedLog:
     def append(self, partition: int, record: Record) -> None:
         """One more record."""
         found = self.records[partition]
-        found.append(SimulatedMessage(partition, len(found), record))
+        found.append(KeptMessage(partition, len(found), record.time_ms, record.key, None, record.value))
 
     def deliver(self, topic: str, value: bytes, headers: Headers) -> None:
         """One output is on its topic."""
@@ -172,8 +138,8 @@ class SimulatedReader:
             offset < len(self._log.records[p]) for p, offset in self._held.items() if p not in self._paused
         )  # fmt: skip
 
-    def _records(self, most: int) -> list[SimulatedMessage]:
-        found: list[SimulatedMessage] = []
+    def _records(self, most: int) -> list[KeptMessage]:
+        found: list[KeptMessage] = []
         for partition in sorted(self._held.keys() - self._paused):
             offset = self._held[partition]
             count = self._schedule.dice.randint(1, max(1, most - len(found)))
