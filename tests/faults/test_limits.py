@@ -131,6 +131,7 @@ def slow_inserts(
             working(replace(settings, clickhouse_port=proxy.port), folder) as worker:  # fmt: skip
         with proxy.fault(fault):
             yield worker
+        proxy.drop_all()  # a connection that was hit stays slow
         feeder.done()
     tell(equal_to_oracle(settings))
 
@@ -146,8 +147,8 @@ def test_an_insert_slower_than_the_poll_interval_costs_the_partitions_and_nothin
 def test_a_batch_that_comes_near_the_poll_interval_is_told_before_the_group_acts(
     ready: Settings, tmp_path: Path
 ) -> None:
-    slow = Fault(delay_s=8.0, times=1)
-    with slow_inserts(ready, tmp_path, SEED + 8, max_poll_interval_s=12.0, fault=slow) as worker:
+    slow = Fault(delay_s=3.0, times=1)  # a batch waits for four answers or so
+    with slow_inserts(ready, tmp_path, SEED + 8, max_poll_interval_s=20.0, fault=slow) as worker:
         assert worker.await_word("slow: this batch came near"), worker.said()
     assert "too slow" not in worker.said(), worker.said()
 
