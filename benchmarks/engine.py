@@ -22,7 +22,7 @@ from benchmarks.plain_python import Rater
 from benchmarks.surroundings import surroundings
 from rating import cdr_bytes
 from rating.cdr import CdrFacts, accounts, document, encode, periods_of
-from rating.columns import ABSENT, CHARGING, I64, Marks, Pieces, empty_pieces
+from rating.columns import ABSENT, CHARGING, Marks, Pieces, empty_pieces
 from rating.engine import NEVER, Batch, Rated, rate_batch
 from rating.jit import kernel
 from rating.kernel import rate_interval
@@ -125,28 +125,26 @@ def workload(intervals: int) -> Batch:
 
 
 @kernel
-def rate_and_sum(book: Book, batch: Batch, before: I64, pieces: Pieces) -> int:
-    """Rate every interval and sum its cost, as a worker does: what a price an interval costs."""
+def rate_and_sum(book: Book, batch: Batch, pieces: Pieces) -> int:
+    """Rate every interval of every session and sum its cost, as a worker does: what a price an interval costs."""
     total = 0
-    for at in range(len(batch.interval_mwh)):
-        start, end = batch.interval_start_ms[at], batch.interval_end_ms[at]
-        begun = batch.start_ms[at // READINGS]
-        mark, energy = batch.interval_mark[at], batch.interval_mwh[at]
-        used = rate_interval(book, 0, at, begun, before[at], batch.marks, mark, 1, start, end, energy, pieces, 0)
-        for piece in range(used):
-            priced, timed = pieces.energy_component[piece], pieces.time_component[piece]
-            if priced >= 0:
-                total += pieces.energy_mwh[piece] * book.components[priced, PRICE_E4] * ENERGY_COST
-            if timed >= 0:
-                length = pieces.end_ms[piece] - pieces.start_ms[piece]
-                total += length * book.components[timed, PRICE_E4] * TIME_COST
+    for session in range(len(batch.start_ms)):
+        begun, before = batch.start_ms[session], 0
+        first = batch.first_interval[session]
+        for at in range(first, first + batch.n_intervals[session]):
+            row = np.uint64(at)
+            start, end = batch.interval_start_ms[row], batch.interval_end_ms[row]
+            mark, energy = batch.interval_mark[row], batch.interval_mwh[row]
+            used = rate_interval(book, 0, at, begun, before, batch.marks, mark, 1, start, end, energy, pieces, 0)
+            before += energy
+            for piece in range(used):
+                priced, timed = pieces.energy_component[piece], pieces.time_component[piece]
+                if priced >= 0:
+                    total += pieces.energy_mwh[piece] * book.components[priced, PRICE_E4] * ENERGY_COST
+                if timed >= 0:
+                    length = pieces.end_ms[piece] - pieces.start_ms[piece]
+                    total += length * book.components[timed, PRICE_E4] * TIME_COST
     return total
-
-
-def energy_before(batch: Batch) -> I64:
-    """The session's energy at the start of each interval."""
-    energy = batch.interval_mwh.reshape(-1, READINGS)
-    return np.ascontiguousarray((np.cumsum(energy, axis=1) - energy).ravel())
 
 
 def by_numpy(book: Book, batch: Batch) -> int:
@@ -225,11 +223,11 @@ def hash_of(outcome: Any) -> str:
 
 def kernels(batch: Batch, rounds: int, oracle_sessions: int) -> list[Result]:
     """The kernel under each tariff, NumPy where it can, the oracle on some sessions; equal sums or it fails."""
-    before, pieces, results = energy_before(batch), empty_pieces(256), []
-    few = first_sessions(batch, min(oracle_sessions, len(batch.sheet)))
+    pieces, results = empty_pieces(256), []
+    few, more = (first_sessions(batch, min(n, len(batch.sheet))) for n in (oracle_sessions, 10 * oracle_sessions))
     for name, one in TARIFFS.items():
         book, count = book_of(one), len(batch.interval_mwh)
-        ours = measure(f"kernel, {name}", "interval", count, partial(rate_and_sum, book, batch, before, pieces), rounds)
+        ours = measure(f"kernel, {name}", "interval", count, partial(rate_and_sum, book, batch, pieces), rounds)
         results.append(ours)
         if name in ("flat", "three bands"):
             theirs = measure(f"NumPy, {name}", "interval", count, partial(by_numpy, book, batch), rounds)
@@ -238,15 +236,11 @@ def kernels(batch: Batch, rounds: int, oracle_sessions: int) -> list[Result]:
         slow = measure(
             f"oracle, {name}", "interval", len(few.interval_mwh), partial(by_oracle, one, few, len(few.sheet)), 1
         )
-        same = rate_and_sum(book, few, energy_before(few), pieces)
+        same = rate_and_sum(book, few, pieces)
         assert slow.result_hash == hash_of(same), f"{name}: kernel and oracle disagree"
-        python = measure(
-            f"plain Python, {name}",
-            "interval",
-            len(few.interval_mwh),
-            partial(by_plain_python, Rater(one, ZONE), few, len(few.sheet)),
-            1,
-        )
+        work = partial(by_plain_python, Rater(one, ZONE), more, len(more.sheet))
+        python = measure(f"plain Python, {name}", "interval", len(more.interval_mwh), work, rounds)
+        same = rate_and_sum(book, more, pieces)
         assert python.result_hash == hash_of(same), f"{name}: kernel and plain Python disagree"
         results += [slow, python]
     return results

@@ -5,9 +5,15 @@ with a(t) the charging time in ms since the interval's start (elapsed time if no
 at t is `first + floor(E · a(t) / a(end))`. A kWh threshold is cut at the first ms whose register reaches it,
 and the piece before carries exactly the threshold, so pieces of zero length exist.
 What a piece costs is quantity × price of its component; totals, steps, taxes and limits are `settle`'s.
+
+Most intervals are one piece: `rate_interval` finds that out and writes it, and only that much becomes part of its
+callers. Where it indexes, rows are unsigned: numba tests whether a signed one counts from the end, and in a pass of
+nothing but look-ups these tests take a fifth of the time.
 """
 
 from typing import Final
+
+from numpy import uint64
 
 from rating.columns import (
     ABSENT,
@@ -27,7 +33,7 @@ from rating.columns import (
     Marks,
     Pieces,
 )
-from rating.jit import inlined, kernel
+from rating.jit import inlined, kernel, part
 from rating.ratesheet import (
     DURATION_AT,
     DURATION_END,
@@ -63,7 +69,7 @@ def _segment(book: Book, low: int, high: int, instant_ms: int) -> int:
     """The last flip in [low, high) at or before the instant."""
     while high - low > 1:
         middle = (low + high) >> 1
-        if book.flips[middle] <= instant_ms:
+        if book.flips[uint64(middle)] <= instant_ms:
             low = middle
         else:
             high = middle
@@ -80,10 +86,10 @@ def _select(
     Tariff Restrictions will be used." Minima are inclusive, maxima exclusive.
     """
     missing = 0
-    for at in range(book.patterns[pattern, slot], book.patterns[pattern, slot + 1]):
-        row = book.candidates[at, 1]
-        if row == NO_LIMIT:
-            return book.candidates[at, 0], missing
+    for at in range(book.patterns[uint64(pattern), uint64(slot)], book.patterns[uint64(pattern), uint64(slot + 1)]):
+        if book.candidates[uint64(at), 1] == NO_LIMIT:
+            return book.candidates[uint64(at), 0], missing
+        row = uint64(book.candidates[uint64(at), 1])
         limits = book.limits
         if (
             limits[row, 0] <= energy_mwh < limits[row, 1]
@@ -91,7 +97,7 @@ def _select(
             and limits[row, 4] <= power_mw < limits[row, 5]
             and limits[row, 6] <= duration_ms < limits[row, 7]
         ):
-            return book.candidates[at, 0], missing
+            return book.candidates[uint64(at), 0], missing
         if current_ma == ABSENT and limits[row, 2] > ABSENT:
             missing |= MISSING_CURRENT
         if power_mw == ABSENT and limits[row, 4] > ABSENT:
@@ -170,7 +176,7 @@ def _next_mark(marks: Marks, mark: int, last: int, now: int) -> int:
 @inlined
 def _next_threshold(book: Book, at: int, end: int, reached: int) -> int:
     """The first of the thresholds [at, end) that is not reached yet."""
-    while at < end and book.thresholds[at] <= reached:
+    while at < end and book.thresholds[uint64(at)] <= reached:
         at += 1
     return at
 
@@ -180,9 +186,10 @@ def _components(
     book: Book, sheet: int, flip: int, marks: Marks, mark: int, so_far_mwh: int, lasted_ms: int
 ) -> tuple[int, int, int]:
     """What prices energy and time now, and what could not be checked (MISSING_* bits)."""
-    energy_slot, time_slot = _slots(marks.state[mark])
-    pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[flip]
-    current, power = marks.current_ma[mark], marks.power_mw[mark]
+    row = uint64(mark)
+    energy_slot, time_slot = _slots(marks.state[row])
+    pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[uint64(flip)]
+    current, power = marks.current_ma[row], marks.power_mw[row]
     if energy_slot < 0:  # a reservation: no energy, and its time is not the session's
         component, missing = _select(book, pattern, time_slot, 0, current, power, 0)
         return FREE, component, missing
@@ -199,8 +206,8 @@ def _until(
     until, reason = end_ms, SPLIT_READING
     if mark + 1 < last_mark and marks.start_ms[mark + 1] < until:
         until, reason = marks.start_ms[mark + 1], _mark_split(marks, mark, mark + 1)
-    if flip + 1 < last_flip and book.flips[flip + 1] < until:
-        until, reason = book.flips[flip + 1], SPLIT_TIME
+    if flip + 1 < last_flip and book.flips[uint64(flip + 1)] < until:
+        until, reason = book.flips[uint64(flip + 1)], SPLIT_TIME
     if lasts_until < until:
         until, reason = lasts_until, SPLIT_DURATION
     return until, reason
@@ -225,33 +232,23 @@ def _write(
         return at
     if at >= len(pieces.start_ms):
         return NO_ROOM
-    pieces.tag[at], pieces.start_ms[at], pieces.end_ms[at] = tag, now, until
-    pieces.state[at], pieces.split[at], pieces.apportioned[at] = state, split, 0
-    pieces.energy_mwh[at], pieces.missing[at] = energy_mwh, missing
-    pieces.energy_component[at], pieces.time_component[at] = energy_component, time_component
+    row = uint64(at)
+    pieces.tag[row], pieces.start_ms[row], pieces.end_ms[row] = tag, now, until
+    pieces.state[row], pieces.split[row], pieces.apportioned[row] = state, split, 0
+    pieces.energy_mwh[row], pieces.missing[row] = energy_mwh, missing
+    pieces.energy_component[row], pieces.time_component[row] = energy_component, time_component
     return at + 1
 
 
-@inlined
-def rate_interval(
+@part
+def _cut(
     book: Book, sheet: int, tag: int, session_start_ms: int, energy_before_mwh: int, marks: Marks, first_mark: int,
     n_marks: int, start_ms: int, end_ms: int, energy_mwh: int, pieces: Pieces, at: int,
 ) -> int:  # fmt: skip
-    """Cut [start, end) of a session into pieces, from row `at` on; returns the row after the last.
-
-    `energy_before_mwh` is the session's energy at `start_ms`, `energy_mwh` what the interval adds.
-    `marks[first_mark : first_mark + n_marks]`, ascending, say what holds; the first covers `start_ms`.
-    `session_start_ms` is where duration counts from (the charging session; a reservation before it has none).
-    Neighbouring pieces of equal state and components are one piece. An interval of zero length may carry energy.
-    Returns NO_ROOM, NOT_COVERED or OUT_OF_BOUNDS instead, with nothing to be kept from `pieces`.
-    """
-    if start_ms < book.sheets[sheet, FROM_MS] or end_ms > book.sheets[sheet, UNTIL_MS]:
-        return NOT_COVERED
-    if not _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh):
-        return OUT_OF_BOUNDS
+    """`rate_interval` of an interval that may be several pieces; what it looks up is looked up again here."""
     last_mark, last_flip = first_mark + n_marks, book.sheets[sheet, FLIPS_END]
-    mark = covering = _next_mark(marks, first_mark, last_mark, start_ms)
-    curve, elapsed = 0, True  # not needed where the interval is one piece, as most are
+    mark = _next_mark(marks, first_mark, last_mark, start_ms)
+    curve, elapsed = _curve_length(marks, mark, last_mark, start_ms, end_ms)
     flip = _segment(book, book.sheets[sheet, FLIPS_AT], last_flip, start_ms)
     last_kwh, last_duration = book.sheets[sheet, KWH_END], book.sheets[sheet, DURATION_END]
     kwh = _next_threshold(book, book.sheets[sheet, KWH_AT], last_kwh, energy_before_mwh)
@@ -259,7 +256,7 @@ def rate_interval(
 
     first = at
     now, used, passed, split = start_ms, 0, 0, SPLIT_READING  # passed = a(now), used = energy of the curve so far
-    while True:
+    while now < end_ms or used < energy_mwh:
         # 1. What holds from now on. Behind a kWh cut the rest of the ms is priced by the duration before it.
         lasts_until = session_start_ms + book.thresholds[duration] if duration < last_duration else _FAR
         lasted = now - session_start_ms if now < lasts_until else lasts_until - 1 - session_start_ms
@@ -268,15 +265,6 @@ def rate_interval(
         )
         # 2. Until when, and how far the curve gets until then: to its end, or so far as what charged by then says.
         until, reason = _until(book, marks, mark, last_mark, flip, last_flip, lasts_until, end_ms)
-        if until == end_ms and (kwh == last_kwh or book.thresholds[kwh] - energy_before_mwh > energy_mwh):
-            if until > now or energy_mwh > used:
-                at = _write(
-                    pieces, first, at, tag, now, until, energy_mwh - used, marks.state[mark], split,
-                    energy_component, time_component, missing,
-                )  # fmt: skip
-            break
-        if curve == 0:
-            curve, elapsed = _curve_length(marks, covering, last_mark, start_ms, end_ms)
         step = until - now if elapsed or marks.state[mark] == CHARGING else 0
         reached = energy_mwh * (passed + step) // curve if until < end_ms and energy_mwh > 0 else energy_mwh
         # 3. But no further than the next kWh threshold: there, at the first ms that reaches it, exactly it.
@@ -294,8 +282,6 @@ def rate_interval(
                 return at
         # 4. Move there. What the curve brought beyond a threshold by then flowed before: nothing else changes yet.
         now, used, passed, split = until, reached, passed + step, reason
-        if now >= end_ms and used >= energy_mwh:
-            break
         if reason != SPLIT_KWH:
             mark = _next_mark(marks, mark, last_mark, now)
             while flip + 1 < last_flip and book.flips[flip + 1] <= now:
@@ -305,6 +291,50 @@ def rate_interval(
     if at - first > 1:
         pieces.apportioned[first:at] = 1
     return at
+
+
+@inlined
+def rate_interval(
+    book: Book, sheet: int, tag: int, session_start_ms: int, energy_before_mwh: int, marks: Marks, first_mark: int,
+    n_marks: int, start_ms: int, end_ms: int, energy_mwh: int, pieces: Pieces, at: int,
+) -> int:  # fmt: skip
+    """Cut [start, end) of a session into pieces, from row `at` on; returns the row after the last.
+
+    `energy_before_mwh` is the session's energy at `start_ms`, `energy_mwh` what the interval adds.
+    `marks[first_mark : first_mark + n_marks]`, ascending, say what holds; the first covers `start_ms`.
+    `session_start_ms` is where duration counts from (the charging session; a reservation before it has none).
+    Neighbouring pieces of equal state and components are one piece. An interval of zero length may carry energy.
+    Returns NO_ROOM, NOT_COVERED or OUT_OF_BOUNDS instead, with nothing to be kept from `pieces`.
+    """
+    sheets = book.sheets
+    if start_ms < sheets[sheet, FROM_MS] or end_ms > sheets[sheet, UNTIL_MS]:
+        return NOT_COVERED
+    if not _in_bounds(book, sheet, start_ms, end_ms, energy_before_mwh, energy_mwh):
+        return OUT_OF_BOUNDS
+    # One piece, as most are: the loop of `_cut` would end where it begins. Only this much is inlined.
+    last_mark, last_flip = first_mark + n_marks, sheets[sheet, FLIPS_END]
+    mark = _next_mark(marks, first_mark, last_mark, start_ms)
+    flip = _segment(book, sheets[sheet, FLIPS_AT], last_flip, start_ms)
+    kwh = _next_threshold(book, sheets[sheet, KWH_AT], sheets[sheet, KWH_END], energy_before_mwh)
+    elapsed = start_ms - session_start_ms
+    duration = _next_threshold(book, sheets[sheet, DURATION_AT], sheets[sheet, DURATION_END], elapsed)
+    lasts_until = (
+        session_start_ms + book.thresholds[uint64(duration)] if duration < sheets[sheet, DURATION_END] else _FAR
+    )
+    until, _ = _until(book, marks, mark, last_mark, flip, last_flip, lasts_until, end_ms)
+    below = kwh == sheets[sheet, KWH_END] or book.thresholds[uint64(kwh)] - energy_before_mwh > energy_mwh
+    if until < end_ms or not below:
+        return _cut(
+            book, sheet, tag, session_start_ms, energy_before_mwh, marks, first_mark, n_marks, start_ms, end_ms,
+            energy_mwh, pieces, at,
+        )  # fmt: skip
+    if start_ms == end_ms and energy_mwh == 0:
+        return at
+    energy_component, time_component, missing = _components(book, sheet, flip, marks, mark, energy_before_mwh, elapsed)
+    return _write(
+        pieces, at, at, tag, start_ms, end_ms, energy_mwh, marks.state[uint64(mark)], SPLIT_READING, energy_component,
+        time_component, missing,
+    )  # fmt: skip
 
 
 @kernel
