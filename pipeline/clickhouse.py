@@ -6,9 +6,9 @@ a retry that nobody planned is how rows get in twice.
 
 import logging
 import math
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final, Self, TypeVar
 
 import clickhouse_connect
 import pyarrow as pa
@@ -17,6 +17,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 
 from pipeline.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from pipeline.settings import Settings
+
+Answer = TypeVar("Answer")
 
 # What the server may say today and not tomorrow: no space, no quorum, too busy, read-only, going down, a broken part.
 _OUTAGE_CODES: Final = frozenset(
@@ -141,6 +143,15 @@ class Store:
     def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> "Future[list[dict[str, Any]]]":
         """`rows`, asked now and read later with `result()`: for SELECTs that do not wait for each other."""
         return self._beside.submit(self.rows, sql, parameters)
+
+    def each(self, steps: Sequence[Callable[[], Answer]]) -> list[Answer]:
+        """What steps that do not wait for each other come to, side by side; raises what the first of them raised.
+
+        All are over by then: none goes on behind the back of who tries again.
+        """
+        under_way = [self._beside.submit(step) for step in steps]
+        wait(under_way)
+        return [step.result() for step in under_way]
 
     def scalar(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """The first column of the first row; None when there is none."""

@@ -7,9 +7,9 @@ ledger in ClickHouse; the simulation has one in memory, and tests/contract holds
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -184,6 +184,8 @@ _CLAIM_TYPES: Final[dict[str, pa.DataType]] = {
     "message": pa.string(),
 }
 
+Answer = TypeVar("Answer")
+
 
 class Ledger(ABC):
     """The rows of one log (a topic's life). One per thread."""
@@ -198,6 +200,10 @@ class Ledger(ABC):
     @abstractmethod
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert rows; they count for nobody until a marker covers them."""
+
+    @abstractmethod
+    def each(self, steps: Sequence[Callable[[], Answer]]) -> list[Answer]:
+        """What steps that do not wait for each other come to; all are over when one of them raises."""
 
     @abstractmethod
     def sums(
@@ -443,13 +449,7 @@ class Ledger(ABC):
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
         """Store worker state; it is an aid to recovery, so it is checked when it is read."""
-        types = {
-            "partition": pa.uint16(),
-            "claim": pa.uint32(),
-            "code_version": pa.string(),
-            "payload": pa.binary(),
-            "taken_at": _MS_UTC,
-        }
+        types = _CLAIM_TYPES | {"code_version": pa.string(), "payload": pa.binary(), "taken_at": _MS_UTC}
         columns = {name: pa.array([value], types.get(name, pa.uint64())) for name, value in asdict(snapshot).items()}
         self.insert("state_rows", self._with_log(columns, 1))
 

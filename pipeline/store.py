@@ -3,7 +3,7 @@
 What is asked is in `ledger`; nothing is decided here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -17,6 +17,7 @@ from pipeline.ledger import (
     RATED_USAGE,
     READINGS,
     SUMMED,
+    Answer,
     Claim,
     Heard,
     Intent,
@@ -60,6 +61,10 @@ class StoreLedger(Ledger):
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert rows; they count for nobody until a marker covers them."""
         self.store.insert(table, rows)
+
+    def each(self, steps: Sequence[Callable[[], Answer]]) -> list[Answer]:
+        """What steps that do not wait for each other come to, side by side."""
+        return self.store.each(steps)
 
     def sums(
         self, tables: Iterable[str], spans: Sequence[Span], *, repeats: bool = False

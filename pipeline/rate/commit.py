@@ -1,7 +1,8 @@
 """The commit protocol: how a batch comes to count, once and only once. Read it from top to bottom.
 
     1. identity   every row is named (log_id, partition, offset, line) and carries its writer's claim
-    2. rows       all tables are inserted; single rows that the store refuses are noted, and the batch is dropped
+    2. rows       all tables are inserted, side by side; single rows that the store refuses are noted, and the batch is
+                  dropped
     3. read back  what the store shows must equal what was sent: an acknowledgement is no proof
     4. marker     one row a partition says that the batch counts; it is read back too
     5. confirm    nobody asked for the partition since: whoever asks from now on reads the marker
@@ -16,6 +17,7 @@ can do no harm: its rows and markers carry a claim that no longer holds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -70,8 +72,7 @@ def prepare(batch: Batch, tables: Tables, claims: Mapping[int, Claim], now_ms: i
 
 def write(ledger: Ledger, written: Written, claims: Mapping[int, Claim], now_ms: int) -> None:
     """Steps 2 to 5. Raises DroppedError, IntegrityError, StoreUnavailableError, StoreRefusedError."""
-    for table, rows in written.tables.items():
-        refused = insert(ledger, table, rows)
+    for refused in ledger.each([partial(insert, ledger, *table) for table in written.tables.items()]):
         if refused:
             note(ledger, refused, written.tables[READINGS], claims, now_ms)
     ledger.read_back(written.tables, written.spans)

@@ -2,6 +2,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,6 +52,20 @@ def test_statements_that_are_asked_together_are_answered_each_by_itself(store: S
     assert [one.result() for one in numbers] == [[{"n": number}] for number in range(20)]
     with pytest.raises(StoreRefusedError, match="nothing_of_this_name"):
         refused.result()
+
+
+def test_steps_side_by_side_are_all_over_when_one_of_them_raises(store: Store) -> None:
+    # given three tables, one of which takes nothing
+    for table in "abc":
+        store.command(f"CREATE TABLE {table} (id UInt64) ENGINE = MergeTree ORDER BY id")
+    store.command("ALTER TABLE a ADD CONSTRAINT none CHECK id < 0")
+    rows = pa.table({"id": pa.array(range(200_000), pa.uint64())})
+    # when all are given rows, then what is raised is the refusal, and by then the others have theirs
+    with pytest.raises(StoreRefusedError, match="none"):
+        store.each([partial(store.insert, table, rows) for table in "abc"])
+    assert [store.scalar(f"SELECT count() FROM {table}") for table in "abc"] == [0, 200_000, 200_000]
+    # and answers are in the order of the steps
+    assert store.each([partial(store.insert, "b", rows.slice(0, count)) for count in (3, 1, 2)]) == [3, 1, 2]
 
 
 def test_too_many_partitions_in_one_insert_is_a_refusal_though_its_code_is_that_of_too_many_parts(store: Store) -> None:
