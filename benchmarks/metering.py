@@ -25,8 +25,8 @@ from pipeline.codec.control import Reference, encode_control
 from pipeline.codec.records import ARROW_CONTENT_TYPE, Records
 from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
+from pipeline.rate.memory import keep_memory
 from pipeline.rate.past import NoPast
-from pipeline.rate.warm import keep_memory
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
 
 START_MS: Final = 1_767_607_200_000  # Monday 2026-01-05 10:00 UTC

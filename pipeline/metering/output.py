@@ -137,13 +137,13 @@ class Output(NamedTuple):
 
 
 def new_output(samples: int) -> Output:
-    """Room for a segment of so many samples; `grown` adds more when the pass asks for it."""
+    """Room for a segment of so many samples; `grown` adds more when the pass asks for it. Not wiped: see `cleared`."""
     rows = 2 * samples
     return Output(
-        np.zeros(rows + 2 * ROOM, PIECE_DTYPE),
-        np.zeros(samples + ROOM, SESSION_DTYPE),
-        np.zeros(rows + 3 * ROOM, PIECE_DTYPE),
-        np.zeros(rows + 8 * ROOM, EVENT_DTYPE),
+        np.empty(rows + 2 * ROOM, PIECE_DTYPE),
+        np.empty(samples + ROOM, SESSION_DTYPE),
+        np.empty(rows + 3 * ROOM, PIECE_DTYPE),
+        np.empty(rows + 8 * ROOM, EVENT_DTYPE),
         np.zeros(COUNTS, np.int64),
     )
 
@@ -164,7 +164,7 @@ def cleared(output: Output) -> Output:
 
 
 def _doubled(rows: Rows, used: int) -> Rows:
-    """Only what is written is copied: memory that nobody touched costs nothing."""
-    wider = np.zeros(2 * len(rows), rows.dtype)
+    """Only what is written is copied: memory that nobody touched costs nothing, and a tick asks for much of it."""
+    wider = np.empty(2 * len(rows), rows.dtype)
     wider[:used] = rows[:used]
     return wider

@@ -17,7 +17,10 @@ from pipeline.metering.state import NONE, State, new_state, wiped, with_connecto
 from pipeline.rate.roll import Roll
 from pipeline.texts import Packed, Places, Texts
 
-_FIRST_ROOM: Final = 512  # connectors; doubled as they come
+_FIRST_ROOM: Final = 512  # connectors
+# Room that nobody touched is addresses and no memory, and what grows is copied, so that both copies are there: room for
+# sixteen times as many is made each time, up to so many connectors, and from there on for twice as many.
+_WIDER, _WIDE_ROOM = 16, 4 << 20
 _FIRST_PERIODS: Final = 3 * ROOM // 2  # the pass wants ROOM of them free, and as many as are there in its output
 
 
@@ -208,6 +211,8 @@ class Directory:
         room = len(self.state.connectors)
         if rows <= room:
             return
-        more = max(room, rows - room)
-        self.state = with_connectors(self.state, room + more)
-        self.transaction_ids = np.concatenate([self.transaction_ids, np.zeros(more, TRANSACTION_ID_DTYPE)])
+        wider = max(rows, 2 * room, min(_WIDER * room, _WIDE_ROOM))
+        self.state = with_connectors(self.state, wider)
+        longer = np.zeros(wider, TRANSACTION_ID_DTYPE)
+        longer[:room] = self.transaction_ids
+        self.transaction_ids = longer

@@ -77,7 +77,8 @@ class Lane:
             write(self._ledger, flight.written, flight.claims, self._clock.now_ms())
             flight.marked = True
         announce(self._ledger, self._sender, flight.written, self._data_of, self._clock.now_ms())
-        for snapshot in flight.snapshots:
+        while flight.snapshots:  # each is dropped once it is stored: the next batch needs the memory
+            snapshot = flight.snapshots.pop(0)
             store_snapshot(self._ledger, snapshot, flight.claims[snapshot.header.partition], self._keeping)
 
 

@@ -21,6 +21,7 @@ from pipeline.ledger import Snapshot
 from pipeline.metering.output import Rows
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE, periods_of
 from pipeline.rate.engine import Engine
+from pipeline.rate.memory import give_back
 from pipeline.rate.partition import Held, PartitionState
 from pipeline.rate.signed_values import SignedValue
 from pipeline.texts import Packed
@@ -130,6 +131,8 @@ def restore(engine: Engine, snapshot: Snapshot) -> PartitionState:
     engine.drop(header.partition)
     engine.partitions[header.partition] = state
     _take_in(engine, header, _arrays(whole[begin:], header.rows))
+    del whole
+    give_back()  # before the next partition: several times what it takes in goes through memory
     return state
 
 

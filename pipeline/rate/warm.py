@@ -5,7 +5,6 @@ batch runs: a session of an invented charge point goes through the engine, price
 long as the rest together, so a second process compiles the rest meanwhile.
 """
 
-import ctypes
 import gc
 from multiprocessing import get_context
 
@@ -18,6 +17,7 @@ from pipeline.codec.records import Records
 from pipeline.codec.warm import compile_ahead
 from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
+from pipeline.rate.memory import keep_memory
 from pipeline.rate.past import NoPast
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
 from rating.columns import CHARGING
@@ -26,9 +26,6 @@ from rating.session import Mark, Session
 from rating.tariff import parse_tariff
 
 _START_MS = 1_767_607_200_000
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_BLOCK_BYTES = 64 << 20
-_KEPT_BYTES = 256 << 20
 
 _TARIFF = {
     "country_code": "DE", "party_id": "WRT", "id": "WARM", "currency": "EUR", "last_updated": "2026-01-01T00:00:00Z",
@@ -117,17 +114,6 @@ def make_ready() -> None:
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     pa.set_memory_pool(pa.system_memory_pool())
-
-
-def keep_memory() -> None:
-    """What a batch frees, the next one takes: given back, it would be cleared by the operating system page by page.
-
-    Larger blocks, as the state of many connectors, still go back at once. glibc only; elsewhere nothing changes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _BLOCK_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def main() -> None:

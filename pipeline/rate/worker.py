@@ -22,6 +22,7 @@ from pipeline.rate.doors import Doors, RealDoors
 from pipeline.rate.engine import Engine
 from pipeline.rate.lane import Flight, Lane, store_snapshot
 from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
+from pipeline.rate.memory import give_back
 from pipeline.rate.progress import Progress
 from pipeline.rate.records import by_partition, cut
 from pipeline.rate.recover import Recovery
@@ -147,6 +148,7 @@ class Worker:
         self._ahead = True
         try:
             self.engine.sheets.data(self._ledger.newest_reference())
+            give_back()
         except (StoreUnavailableError, BrokerUnavailableError) as error:
             LOG.warning("outage: reference data is not read ahead", why=str(error))
         self._ahead = False
@@ -276,6 +278,7 @@ class Worker:
         self._rebalancing = True
         self._land()
         claims = self._through_outages("taking partitions over", lambda: self._recovery.take_over(wanted))
+        give_back()
         self._rebalancing = False
         self._claims.update(claims)
         self.progress.idle_since_s = self._clock.monotonic()
@@ -329,6 +332,7 @@ class Worker:
             if not self._is_due(marker, connectors, now_s) or (due and copied + connectors > _COPIED):
                 continue
             copied += connectors
+            self._land()  # with the copies that it carries: those of two batches are never held at once
             self._snapshots[marker.partition] = now_s, marker.last_offset + 1
             due.append(take(self.engine, marker.partition, marker.last_offset, marker.claim, self._clock.now_ms()))
         return due

@@ -2,9 +2,11 @@
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.metering.state import MARKS
 from pipeline.rate.directory import Directory
 
 NAMES = [f"CP{number}" for number in range(7)]
@@ -96,3 +98,21 @@ def test_periods_of_a_partition_that_left_are_free_again() -> None:
         places.append(at)
         at = int(directory.state.periods["next"][at])
     assert len(set(places)) == len(places) == free
+
+
+@pytest.mark.parametrize("first", [3, 600])
+def test_what_is_known_stays_when_room_is_made(first: int) -> None:
+    directory, names = Directory(1), [f"CP{number:05d}" for number in range(20_000)]
+    keys = keys_of([(number, 1) for number in range(20_000)])
+    known = directory.rows(names[:first], keys[:first], np.zeros(first, np.int32))
+    directory.state.connectors["last_mwh"][known] = 1 + known
+    directory.state.marks.reshape(-1, MARKS)["start_ms"][known] = 7
+    directory.transaction_ids[known] = b"T"
+    rows = directory.rows(names, keys, np.zeros(20_000, np.int32))
+    assert rows[:first].tolist() == known.tolist()
+    state = directory.state
+    assert state.connectors["last_mwh"][rows].tolist() == [*range(1, first + 1), *([0] * (20_000 - first))]
+    assert state.marks.reshape(-1, MARKS)["start_ms"][rows].sum() == 7 * MARKS * first
+    assert (directory.transaction_ids[rows] == b"T").tolist() == [True] * first + [False] * (20_000 - first)
+    assert len(state.connectors) * MARKS == len(state.marks)
+    assert len(state.connectors) == len(directory.transaction_ids) >= 20_000
