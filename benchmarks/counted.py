@@ -75,7 +75,7 @@ def _of_a_batch(shape: str) -> dict[str, float]:
 
 def _engine(workload: Workload) -> Engine:
     changes = [Change(1, one.kind, one.id, False, one.body) for one in documents(workload)]
-    data = ReferenceData().changed(1, changes)
+    data = ReferenceData.loaded(1, changes)
     return Engine(1, NoPast(), lambda _data, _version: data)
 
 

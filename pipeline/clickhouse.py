@@ -153,6 +153,10 @@ class Store:
         wait(under_way)
         return [step.result() for step in under_way]
 
+    def ask_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> "Future[pa.Table]":
+        """`arrow`, asked now and read later."""
+        return self._beside.submit(self.arrow, sql, parameters)
+
     def scalar(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """The first column of the first row; None when there is none."""
         found = self.rows(sql, parameters)

@@ -4,19 +4,21 @@ Immutable: `changed` gives another one that shares what it can. Most charge poin
 the number, tariffs and power of each EVSE), so that each is a location and a shape; bodies are kept compressed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from pipeline.texts import Numbers, Packed, Texts, packed_bytes
+from pipeline.texts import Numbers, Packed, Texts, ends_of, packed_bytes
 
 _FEW: Final = 4_096  # changes that are kept beside whatever there is
 _SHARE: Final = 8  # a part of all above which they are packed
 _NONE: Final = -1
 _LEVEL: Final = 1
+_SAMPLES: Final = 16  # bodies that the others are packed by
+_SAMPLE_BYTES: Final = 8_192
 _T = TypeVar("_T")
 
 
@@ -81,10 +83,6 @@ class Documents(Mapping[str, Document]):
             return type(self)(self._packed, beside)
         return type(self)(self._packed.with_changes(beside))
 
-    def whole(self) -> Self:
-        """The same, with nothing kept beside."""
-        return type(self)(self._packed.with_changes(self._beside)) if self._beside else self
-
 
 class ChargePoints(Mapping[str, str | tuple[str, ...]]):
     """The location (or locations, sorted) that name each charge point."""
@@ -119,10 +117,6 @@ class ChargePoints(Mapping[str, str | tuple[str, ...]]):
         if len(beside) <= max(_FEW, len(self._packed.texts) // _SHARE):
             return type(self)(self._packed, beside)
         return type(self)(self._packed.with_changes(beside))
-
-    def whole(self) -> Self:
-        """The same, with nothing kept beside."""
-        return type(self)(self._packed.with_changes(self._beside)) if self._beside else self
 
     def absent(self, names: Sequence[str]) -> set[str]:
         """Those of these names that are nobody's, asked for together."""
@@ -168,33 +162,126 @@ class Draft(Generic[_T]):
         return None if key in self.absent else self._stored(key)
 
 
+class Load:
+    """A fleet from nothing, each location told once: what `changed` makes of them one by one, in columns."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._keys, self._names = Texts(), Texts()
+        self._versions: list[npt.NDArray[np.int64]] = []
+        self._bodies: list[Packed] = []
+        self._press: _Press | None = None
+        self._named: list[Numbers] = []  # charge points in the order in which locations name them
+        self._counts: list[npt.NDArray[np.int64]] = []  # how many of them each location names
+        self._shaped: list[Numbers] = []  # the shape of each
+        self._shapes: list[Shape] = []
+        self._number_of: dict[Shape, int] = {}
+
+    def number(self, shape: Shape) -> int:
+        """By which `add` knows a shape."""
+        number = self._number_of.setdefault(shape, len(self._shapes))
+        if number == len(self._shapes):
+            self._shapes.append(shape)
+        return number
+
+    def add(
+        self, documents: Mapping[str, Document], names: Sequence[str], counts: Sequence[int], shapes: Sequence[int]
+    ) -> None:
+        """Take in some locations: the charge points of all of them, how many each has, the number of each's shape."""
+        bodies = [document.body for document in documents.values()]
+        self._press = self._press or _Press.of(bodies)
+        self._keys.numbers(list(documents))
+        self._versions.append(np.array([document.version for document in documents.values()], np.int64))
+        self._bodies.append(self._press.packed(bodies))
+        self._named.append(self._names.numbers(names))
+        self._counts.append(np.array(counts, np.int64))
+        self._shaped.append(np.array(shapes, np.int32))
+
+    def done(self) -> tuple[Documents, ChargePoints]:
+        """All of them."""
+        if self._press is None:
+            return Documents(), ChargePoints()
+        documents = _PackedDocuments(self._press)
+        documents.texts = self._keys
+        documents.versions = np.concatenate(self._versions)
+        documents.bodies = _joined(self._bodies)
+        return Documents(documents), ChargePoints(self._places())
+
+    def _places(self) -> "_PackedPlaces":
+        named, counts = np.concatenate(self._named), np.concatenate(self._counts)
+        location = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        places = _PackedPlaces()
+        places.texts, places.locations = self._names, self._keys
+        places.shapes, places.number_of = self._shapes, self._number_of
+        places.location, places.shape = (np.full(len(self._names), _NONE, np.int32) for _ in range(2))
+        often = np.bincount(named, minlength=len(self._names)) > 1
+        alone = np.flatnonzero(~often[named])
+        places.location[named[alone]] = location[alone]
+        places.shape[named[alone]] = np.concatenate(self._shaped)[alone]
+        several: dict[str, list[str]] = {}
+        for at in np.flatnonzero(often[named]).tolist():
+            several.setdefault(self._names[int(named[at])], []).append(self._keys[int(location[at])])
+        places.several = {name: Place(tuple(sorted(keys)), None) for name, keys in several.items()}
+        return places
+
+
+class _Press:
+    """Bodies made small one by one, with what they have in common told once: most of a location is like the next."""
+
+    def __init__(self, sample: bytes) -> None:
+        """`sample`: what the others will be like."""
+        self._sample = zstandard.ZstdCompressionDict(sample, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        self._sample.precompute_compress(level=_LEVEL)
+
+    @classmethod
+    def of(cls, bodies: Sequence[bytes]) -> Self:
+        """For bodies like some of these."""
+        return cls(b"".join(bodies[:: len(bodies) // _SAMPLES + 1])[:_SAMPLE_BYTES])
+
+    def packed(self, bodies: Iterable[bytes]) -> Packed:
+        """They, one behind the other; one without bytes stays so."""
+        compress = zstandard.ZstdCompressor(level=_LEVEL, dict_data=self._sample).compress
+        return packed_bytes([compress(body) if body else b"" for body in bodies])
+
+    def whole(self, body: bytes) -> bytes:
+        """One of them as it was."""
+        return zstandard.ZstdDecompressor(dict_data=self._sample).decompress(body)
+
+
+def _joined(parts: Sequence[Packed]) -> Packed:
+    """All of them, in order."""
+    lengths = np.concatenate([np.diff(part.ends) for part in parts])
+    return Packed(np.concatenate([part.data for part in parts]), ends_of(lengths))
+
+
 class _PackedDocuments:
     """Objects by number of their key: version, and body one behind the other; a body of no bytes is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, press: _Press | None = None) -> None:
         self.texts = Texts()
-        self._versions: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._bodies = packed_bytes([])
+        self.versions: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.bodies = packed_bytes([])
+        self._press = press
 
     def get(self, key: str) -> Document | None:
         number = self.texts.find(key)
-        body = self._bodies.text(number) if number >= 0 else b""
-        return Document(int(self._versions[number]), zstandard.decompress(body)) if body else None
+        body = self.bodies.text(number) if number >= 0 else b""
+        return Document(int(self.versions[number]), self._press.whole(body)) if body and self._press else None
 
     def all_keys(self) -> Iterator[str]:
-        there = np.flatnonzero(np.diff(self._bodies.ends)).tolist()
+        there = np.flatnonzero(np.diff(self.bodies.ends)).tolist()
         return (self.texts[number] for number in there)
 
     def with_changes(self, changes: Mapping[str, Document | None]) -> "_PackedDocuments":
-        new, known = _PackedDocuments(), len(self.texts)
+        given = [document.body if document else b"" for document in changes.values()]
+        press = self._press or _Press.of([body for body in given if body])
+        new, known = _PackedDocuments(press), len(self.texts)
         new.texts = self.texts.copy()
         numbers = new.texts.numbers(list(changes))
-        new._versions = np.zeros(len(new.texts), np.int64)
-        new._versions[:known] = self._versions
-        new._versions[numbers] = [document.version if document else 0 for document in changes.values()]
-        compress = zstandard.ZstdCompressor(level=_LEVEL).compress
-        bodies = packed_bytes([compress(document.body) if document else b"" for document in changes.values()])
-        new._bodies = self._bodies.replaced(len(new.texts), numbers, bodies)
+        new.versions = np.zeros(len(new.texts), np.int64)
+        new.versions[:known] = self.versions
+        new.versions[numbers] = [document.version if document else 0 for document in changes.values()]
+        new.bodies = self.bodies.replaced(len(new.texts), numbers, press.packed(given))
         return new
 
 
@@ -203,47 +290,47 @@ class _PackedPlaces:
 
     def __init__(self) -> None:
         self.texts = Texts()
-        self._locations = Texts()
-        self._location: Numbers = np.zeros(0, np.int32)
-        self._shape: Numbers = np.zeros(0, np.int32)
-        self._several: dict[str, Place] = {}  # charge points of several locations, or of no known shape
+        self.locations = Texts()
+        self.location: Numbers = np.zeros(0, np.int32)
+        self.shape: Numbers = np.zeros(0, np.int32)
+        self.several: dict[str, Place] = {}  # charge points of several locations, or of no known shape
         self.shapes: list[Shape] = []
-        self._number_of: dict[Shape, int] = {}
+        self.number_of: dict[Shape, int] = {}
 
     def get(self, name: str) -> Place | None:
         number = self.texts.find(name)
-        if number < 0 or self._location[number] < 0:
-            return self._several.get(name)
-        return Place((self._locations[self._location[number]],), self.shapes[self._shape[number]])
+        if number < 0 or self.location[number] < 0:
+            return self.several.get(name)
+        return Place((self.locations[self.location[number]],), self.shapes[self.shape[number]])
 
     def names(self) -> Iterator[str]:
-        yield from (self.texts[number] for number in np.flatnonzero(self._location >= 0).tolist())
-        yield from self._several
+        yield from (self.texts[number] for number in np.flatnonzero(self.location >= 0).tolist())
+        yield from self.several
 
     def shapes_of(self, names: Packed) -> Numbers:
         numbers = self.texts.found_of(names)
-        return np.where(numbers >= 0, np.append(self._shape, np.int32(_NONE))[numbers], np.int32(_NONE))
+        return np.where(numbers >= 0, np.append(self.shape, np.int32(_NONE))[numbers], np.int32(_NONE))
 
     def with_changes(self, changes: Mapping[str, Place | None]) -> "_PackedPlaces":
         new, known = _PackedPlaces(), len(self.texts)
-        new.texts, new._locations = self.texts.copy(), self._locations.copy()
-        new.shapes, new._number_of = list(self.shapes), dict(self._number_of)
+        new.texts, new.locations = self.texts.copy(), self.locations.copy()
+        new.shapes, new.number_of = list(self.shapes), dict(self.number_of)
         alone = {name: place for name, place in changes.items() if place and place.shape and len(place.locations) == 1}
-        new._several = {name: place for name, place in self._several.items() if name not in changes}
-        new._several |= {name: place for name, place in changes.items() if place and name not in alone}
+        new.several = {name: place for name, place in self.several.items() if name not in changes}
+        new.several |= {name: place for name, place in changes.items() if place and name not in alone}
         numbers = new.texts.numbers(list(changes))
-        new._location, new._shape = (np.full(len(new.texts), _NONE, np.int32) for _ in range(2))
-        new._location[:known], new._shape[:known] = self._location, self._shape
-        new._location[numbers] = new._shape[numbers] = _NONE
+        new.location, new.shape = (np.full(len(new.texts), _NONE, np.int32) for _ in range(2))
+        new.location[:known], new.shape[:known] = self.location, self.shape
+        new.location[numbers] = new.shape[numbers] = _NONE
         numbers = new.texts.found(list(alone))
-        new._location[numbers] = new._locations.numbers([place.locations[0] for place in alone.values()])
-        new._shape[numbers] = [new._number(place.shape) for place in alone.values()]
+        new.location[numbers] = new.locations.numbers([place.locations[0] for place in alone.values()])
+        new.shape[numbers] = [new._number(place.shape) for place in alone.values()]
         return new
 
     def _number(self, shape: Shape | None) -> int:
         if shape is None:
             return _NONE
-        if shape not in self._number_of:
-            self._number_of[shape] = len(self.shapes)
+        if shape not in self.number_of:
+            self.number_of[shape] = len(self.shapes)
             self.shapes.append(shape)
-        return self._number_of[shape]
+        return self.number_of[shape]

@@ -25,7 +25,8 @@ from pipeline.errors import DocumentError, IntegrityError
 from pipeline.kafka import Sender
 from pipeline.metering.published import NAME as METERING
 from pipeline.metering.published import parse_policy
-from pipeline.reference import KINDS, LOCATION, POLICY, TARIFF, TOKEN, Location, Token, latest_version
+from pipeline.ocpi import Location, Token
+from pipeline.reference import KINDS, LOCATION, POLICY, TARIFF, TOKEN, latest_version
 from pipeline.topics import LOCATIONS, READINGS, TARIFFS, TOKENS
 from rating.errors import SheetError, TariffError
 from rating.localtime import zone_named

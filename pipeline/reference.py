@@ -9,9 +9,10 @@ number; default: its place among the EVSEs of its charge point, from 1), `meter_
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -21,7 +22,8 @@ import pyarrow as pa
 
 from pipeline.clickhouse import Store
 from pipeline.errors import StoreRefusedError
-from pipeline.locations import ChargePoints, Document, Documents, Draft, Outlet, Place, Shape, outlet_of
+from pipeline.locations import ChargePoints, Document, Documents, Draft, Load, Outlet, Place, Shape, outlet_of
+from pipeline.ocpi import Coordinates, Evse, Location, Token, owner_of
 from pipeline.texts import Packed
 from rating.tariff import Tariff, parse_tariff
 
@@ -31,81 +33,10 @@ TOKEN: Final = "token"  # noqa: S105 (OCPI's word, not a secret)
 POLICY: Final = "policy"
 _LOCATIONS_KEPT: Final = 2_048  # parsed
 _PLACES_KEPT: Final = 16_384  # charge points looked up
-_AT_ONCE: Final = 16_384  # changes taken in, and objects read from the store
+_AT_ONCE: Final = 16_384  # changes taken in
+_READ: Final = 8_192  # objects read from the store at once
 _TOGETHER: Final = 512  # of them, whose charge points are looked up together
 KINDS: Final = (TARIFF, LOCATION, TOKEN, POLICY)
-
-
-class Connector(msgspec.Struct, frozen=True):
-    """What we read of an OCPI Connector; power in W."""
-
-    tariff_ids: tuple[str, ...] = ()
-    max_electric_power: int | None = None
-    max_voltage: int | None = None
-    max_amperage: int | None = None
-
-
-class Evse(msgspec.Struct, frozen=True):
-    """What we read of an OCPI EVSE, with our own fields."""
-
-    uid: str
-    connectors: tuple[Connector, ...] = ()
-    charge_point_id: str | None = None
-    evse_id: int | None = None
-    meter_public_key: str | None = None
-    model: str = ""
-
-    @property
-    def charge_point(self) -> str:
-        """The charge point that it belongs to."""
-        return self.charge_point_id or self.uid
-
-    @property
-    def tariff_ids(self) -> tuple[str, ...]:
-        """The tariffs it lists: those of its first connector."""
-        return self.connectors[0].tariff_ids if self.connectors else ()
-
-    @property
-    def max_power_w(self) -> int:
-        """What it can give: the largest of its connectors (OCPI: max_electric_power); 0 = not known."""
-        return max((connector.max_electric_power or 0 for connector in self.connectors), default=0)
-
-
-def owner_of(country_code: str, party_id: str) -> str:
-    """As keys of a party's objects begin: "CC*PARTY*"."""
-    return f"{country_code}*{party_id}*"
-
-
-class Coordinates(msgspec.Struct, frozen=True):
-    """OCPI GeoLocation: degrees as text."""
-
-    latitude: str
-    longitude: str
-
-
-class Location(msgspec.Struct, frozen=True):
-    """What we read of an OCPI Location."""
-
-    id: str
-    time_zone: str
-    country_code: str = ""
-    party_id: str = ""
-    evses: tuple[Evse, ...] = ()
-    coordinates: Coordinates | None = None
-
-    @property
-    def owner(self) -> str:
-        """Whose it is, as keys of its party's objects begin: "CC*PARTY*"."""
-        return owner_of(self.country_code, self.party_id)
-
-
-class Token(msgspec.Struct, frozen=True):
-    """What we read of an OCPI Token, with the driver's own tariff."""
-
-    uid: str
-    country_code: str = ""
-    party_id: str = ""
-    tariff_id: str | None = None
 
 
 _T = TypeVar("_T")
@@ -192,18 +123,32 @@ class ReferenceData:
                 f"{store.where} has reference data up to version {newest}, but the log asks for {version}: "
                 "is this the store that it was published to?"
             )
-        return self.changed(version, _changes(store, self.version, version)) if version > self.version else self
+        if version == self.version:
+            return self
+        rows = _changes(store, self.version, version)
+        return self.changed(version, rows) if self.version else self.loaded(version, rows)
+
+    @classmethod
+    def loaded(cls, version: int, rows: "Iterable[Change]") -> Self:
+        """What `changed` makes of nothing and these objects, each told once; at a tenth of its cost."""
+        left, load, maps = iter(rows), Load(), _Maps(cls())
+        while part := list(islice(left, _AT_ONCE)):
+            maps.put_all([row for row in part if row.kind != LOCATION])
+            _load(
+                load,
+                {row.id: Document(row.version, row.body) for row in part if row.kind == LOCATION and not row.deleted},
+            )
+        locations, charge_points = load.done()
+        return cls(version, **{**maps.done(), "locations": locations, "charge_points": charge_points})
 
     def changed(self, version: int, rows: "Iterable[Change]") -> Self:
         """The data after these changes; pure."""
-        left, data, taken = iter(rows), self, 0
+        left, data = iter(rows), self
         while part := list(islice(left, _AT_ONCE)):
             maps = _Maps(data)
             for at in range(0, len(part), _TOGETHER):
                 maps.put_all(part[at : at + _TOGETHER])
-            data, taken = type(self)(version, **maps.done()), taken + len(part)
-        if not self.version and taken > _TOGETHER:  # a load, which stays: what is kept beside takes more memory
-            return replace(data, locations=data.locations.whole(), charge_points=data.charge_points.whole())
+            data = type(self)(version, **maps.done())
         return data if data is not self else type(self)(version, **_Maps(self).done())
 
     def resolve(self, charge_point_id: str, connector_id: int, id_token: str, at_ms: int) -> Resolution:
@@ -417,6 +362,28 @@ class _Maps:
         self.charge_points.changes[charge_point] = place if keys else None
 
 
+def _load(load: Load, documents: Mapping[str, Document]) -> None:
+    """Take locations in. What a charge point has is mostly what others have: a shape is made where it is new."""
+    names: list[str] = []
+    counts, shapes = [], []
+    known: dict[tuple[Any, ...], int] = {}
+    for document in documents.values():
+        location = _LOCATION.decode(document.body)
+        where = location.country_code, location.party_id, location.time_zone
+        ours: dict[str, tuple[Any, ...]] = {}
+        for evse in location.evses:
+            name = evse.charge_point_id or evse.uid
+            ours[name] = (*ours.get(name, ()), evse.evse_id, evse.connectors)
+        names += ours
+        counts.append(len(ours))
+        for name, has in ours.items():
+            if (where, has) not in known:
+                evses = [evse for evse in location.evses if evse.charge_point == name]
+                known[where, has] = load.number(_shape(location, evses))
+            shapes.append(known[where, has])
+    load.add(documents, names, counts, shapes)
+
+
 def _set(mapping: dict[str, _T], key: str, value: _T | None) -> None:
     if value is None:
         mapping.pop(key, None)
@@ -469,21 +436,28 @@ def _changes(store: Store, after: int, until: int) -> Iterator[Change]:
         else "AND id IN (SELECT id FROM reference_rows WHERE kind = 'token' "
         "AND version <= {until:UInt64} AND position(body, '\"tariff_id\"') > 0)"
     )
-    yield from _last_of(store, f"{these} AND kind = 'token' {own}", span)
+    coming = _last_of(store, f"{these} AND kind = 'token' {own}", span)
     others = f"{these} AND kind NOT IN ('publication', 'token')"
-    parts = -(-int(store.scalar(f"SELECT count() FROM reference_rows WHERE {others}", span) or 0) // _AT_ONCE)
-    for part in range(parts):
-        mine = f"{others} AND cityHash64(id) % {{parts:UInt64}} = {{part:UInt64}}"
-        yield from _last_of(store, mine, {**span, "parts": parts, "part": part})
+    ids = store.arrow(f"SELECT DISTINCT id FROM reference_rows WHERE {others} ORDER BY id", span).column(0)
+    for first, stop in pairwise([*ids[::_READ].to_pylist(), None]):
+        mine = f"{others} AND id >= {{first:String}}" + (" AND id < {stop:String}" if stop is not None else "")
+        following = _last_of(store, mine, {**span, "first": first, "stop": stop})
+        yield from _told(coming.result())
+        coming = following  # it is read by the store while this one is taken in
+    yield from _told(coming.result())
 
 
-def _last_of(store: Store, which: str, values: dict[str, Any]) -> Iterator[Change]:
+def _last_of(store: Store, which: str, values: dict[str, Any]) -> "Future[pa.Table]":
     """The last state of the objects that these rows are of."""
-    found = store.arrow(
+    return store.ask_arrow(
         "SELECT max(version) AS last_version, kind, id, argMax(deleted, version) AS last_deleted, "
         f"argMax(body, version) AS last_body FROM reference_rows WHERE {which} GROUP BY kind, id ORDER BY kind, id",
         values,
     )
+
+
+def _told(found: pa.Table) -> Iterator[Change]:
+    """Its rows."""
     versions, kinds, ids, deleted = (found.column(i).to_pylist() for i in range(4))
     bodies = found.column(4).cast(pa.binary()).to_pylist()
     for version, kind, key, gone, body in zip(versions, kinds, ids, deleted, bodies, strict=True):

@@ -114,15 +114,16 @@ COUNTS: Final = 4
 
 def rows_at(rows: Rows, which: Any) -> Rows:
     """The rows at some places, or under a mask. Each is copied whole: numpy copies records field by field."""
-    return _opaque(rows)[which].view(rows.dtype)
+    return opaque(rows)[which].view(rows.dtype)
 
 
 def rows_joined(parts: Sequence[Rows]) -> Rows:
     """Rows of one layout, one part behind the other; copied as in `rows_at`. At least one part."""
-    return parts[0] if len(parts) == 1 else np.concatenate([_opaque(part) for part in parts]).view(parts[0].dtype)
+    return parts[0] if len(parts) == 1 else np.concatenate([opaque(part) for part in parts]).view(parts[0].dtype)
 
 
-def _opaque(rows: Rows) -> Rows:
+def opaque(rows: Rows) -> Rows:
+    """The same rows without their fields: so they are copied as they lie."""
     return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
 
 

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.metering.output import opaque
+
 MARKS: Final = 5
 NONE: Final = -1
 MOST_I32: Final = 2**31 - 1
@@ -170,16 +172,15 @@ def new_state(connectors: int, periods: int, marks_per_connector: int = MARKS) -
 def with_connectors(state: State, rows: int) -> State:
     """The same state with room for `rows` connectors; what is added is blank once it was `wiped`."""
     connectors = np.zeros(rows, CONNECTOR_DTYPE)  # memory that nobody touched costs nothing
-    connectors[: len(state.connectors)] = state.connectors
+    opaque(connectors)[: len(state.connectors)] = opaque(state.connectors)
     marks = np.zeros(len(state.marks) // len(state.connectors) * rows, MARK_DTYPE)
-    marks[: len(state.marks)] = state.marks
+    opaque(marks)[: len(state.marks)] = opaque(state.marks)
     return state._replace(connectors=connectors, marks=marks)
 
 
 def wiped(connectors: npt.NDArray[np.void], rows: npt.NDArray[np.integer]) -> None:
     """Make these rows ones that nothing was heard of; each is copied whole."""
-    whole = np.dtype((np.void, CONNECTOR_DTYPE.itemsize))
-    connectors.view(whole)[rows] = new_connectors(1).view(whole)
+    opaque(connectors)[rows] = opaque(new_connectors(1))
 
 
 def with_periods(state: State, rows: int) -> State:
@@ -187,7 +188,7 @@ def with_periods(state: State, rows: int) -> State:
     old = state.periods
     known = len(old)
     periods = np.zeros(known + rows, PERIOD_DTYPE)
-    periods[:known] = old
+    opaque(periods)[:known] = opaque(old)
     periods["next"][known:] = np.arange(known + 1, known + rows + 1)
     periods["next"][-1] = old["next"][0]
     periods["next"][0] = known

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
-from pipeline.metering.output import ROOM, Rows
+from pipeline.metering.output import ROOM, Rows, opaque
 from pipeline.metering.run import empty_roster
 from pipeline.metering.state import NONE, State, new_state, wiped, with_connectors, with_periods
 from pipeline.rate.roll import Roll
-from pipeline.texts import Packed, Places, Texts
+from pipeline.texts import Numbers, Packed, Places, Texts
+from rating.jit import kernel
 
 _FIRST_ROOM: Final = 512  # connectors
 # Room that nobody touched is addresses and no memory, and what grows is copied, so that both copies are there: room for
@@ -136,7 +137,7 @@ class Directory:
         """Give open sessions that have none their charging periods: `lengths` of each, one session after the other."""
         taken = self._take_periods(len(periods))
         pool, connectors = self.state.periods, self.state.connectors
-        pool[taken] = periods
+        opaque(pool)[taken] = opaque(periods)
         pool["next"][taken[:-1]] = taken[1:]
         ends = np.cumsum(lengths)
         has = lengths > 0
@@ -149,15 +150,9 @@ class Directory:
         """So many rows off the free end of the pool."""
         if (free := int(self.state.periods["start_ms"][0])) < count:
             self.add_periods(count - free)
-        periods = self.state.periods
-        follows = periods["next"]
-        taken, at = [], int(follows[0])
-        for _ in range(count):
-            taken.append(at)
-            at = int(follows[at])
-        periods["next"][0] = at
-        periods["start_ms"][0] -= count
-        return np.array(taken, np.int32)
+        periods, taken = self.state.periods, np.empty(count, np.int32)
+        take_free(periods, taken)
+        return taken
 
     def _add(
         self, connectors: Places, partitions: npt.NDArray[np.integer], identities: npt.NDArray[np.uint64]
@@ -216,3 +211,14 @@ class Directory:
         longer = np.zeros(wider, TRANSACTION_ID_DTYPE)
         longer[:room] = self.transaction_ids
         self.transaction_ids = longer
+
+
+@kernel
+def take_free(periods: Rows, taken: Numbers) -> None:
+    """Take so many rows, which there are, off the free end of the pool."""
+    at = np.int64(periods[0]["next"])
+    for k in range(len(taken)):
+        taken[k] = at
+        at = np.int64(periods[at]["next"])
+    periods[0]["next"] = at
+    periods[0]["start_ms"] -= len(taken)

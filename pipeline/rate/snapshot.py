@@ -18,7 +18,7 @@ import zstandard
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.errors import IntegrityError
 from pipeline.ledger import Snapshot
-from pipeline.metering.output import Rows
+from pipeline.metering.output import Rows, opaque
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE, periods_of
 from pipeline.rate.engine import Engine
 from pipeline.rate.memory import give_back
@@ -163,7 +163,7 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
     shift = np.array(shifts, np.int64)[used]
     own = directory.state.connectors
     chains = {field: own[field][rows] for field in _CHAINS}
-    own[rows] = connectors
+    opaque(own)[rows] = opaque(connectors)
     for field, places in chains.items():
         own[field][rows] = places
     own["token"][rows] = tokens[connectors["token"]]
@@ -172,7 +172,7 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
         own[field][rows] += np.where(connectors[field] >= 0, shift, 0).astype(np.int32)
     own["periods"][rows] = 0
     directory.transaction_ids[rows] = stored["texts"]
-    directory.state.marks.reshape(-1, MARKS)[rows] = stored["marks"].reshape(-1, MARKS)
+    opaque(directory.state.marks.reshape(-1, MARKS))[rows] = opaque(stored["marks"].reshape(-1, MARKS))
     _take_in_periods(engine, rows, shift, stored)
 
 

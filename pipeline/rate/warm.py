@@ -19,6 +19,7 @@ from pipeline.rate.batch import Batch
 from pipeline.rate.engine import Engine
 from pipeline.rate.memory import keep_memory
 from pipeline.rate.past import NoPast
+from pipeline.rate.snapshot import restore, take
 from pipeline.reference import LOCATION, TARIFF, Change, ReferenceData
 from rating.columns import CHARGING
 from rating.engine import rate
@@ -69,8 +70,11 @@ def session() -> Records:
 
 
 def compile_all() -> Batch:
-    """Rate one session; the batch shows that the compiled code bills it."""
-    return _engine().process({0: session()})
+    """Rate one session, and take its state in; the batch shows that the compiled code bills it."""
+    engine, records = _engine(), session()
+    batch = engine.process({0: records})
+    restore(_engine(), take(engine, 0, int(records.offsets[-1]), 1, _START_MS).packed())
+    return batch
 
 
 def _engine() -> Engine:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.locations import Document, Documents
-from pipeline.reference import LOCATION, TARIFF, Change, Default, Priced, ReferenceData
+from pipeline.reference import LOCATION, TARIFF, TOKEN, Change, Default, Priced, ReferenceData
 from pipeline.texts import packed
 from tests.pipeline.test_reference import ALWAYS, Json, evse, location, tariff
 
@@ -87,16 +87,53 @@ def test_a_load_is_what_its_changes_give_one_by_one(seed: int) -> None:
     load, one_by_one = ReferenceData().changed(1_500, rows), ReferenceData()
     for row in rows:
         one_by_one = one_by_one.changed(1_500, [row])
-    assert dict(load.locations) == dict(one_by_one.locations)
-    assert dict(load.charge_points) == dict(one_by_one.charge_points)
-    names = sorted(load.charge_points)
-    assert [load.charge_points.place(n) for n in names] == [one_by_one.charge_points.place(n) for n in names]
-    assert any(isinstance(load.charge_points[name], tuple) for name in names), "none is at two locations"
+    assert_same(load, one_by_one)
+    assert any(isinstance(place, tuple) for place in load.charge_points.values()), "none is at two locations"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_load_in_columns_is_what_its_changes_give_one_by_one(seed: int) -> None:
+    """Objects of every kind, each told once; charge points of several EVSEs, some of them at several locations."""
+    dice = np.random.default_rng(seed)
+    rows = [change(1, TARIFF, tariff(f"T{number}")) for number in range(3)]
+    rows += [token_change(2, f"{number:04}", f"T{number % 3}") for number in range(5)]
+    for name, (first, count, gone) in enumerate(dice.integers(0, (900, 9, 9), (700, 3)).tolist()):
+        outlets = [
+            (f"M{number // 2}", [None, 1, 2][number % 3], [f"T{number % 4}"]) for number in range(first, first + count)
+        ]
+        evses = [numbered(at, *outlet) for at, outlet in enumerate(outlets)]
+        rows.append(change(3, LOCATION, location(*evses, name=f"L{name}"), deleted=gone == 0))
+    rows += OTHERS
+    load, one_by_one = ReferenceData.loaded(3, rows), ReferenceData()
+    for row in rows:
+        one_by_one = one_by_one.changed(3, [row])
+    assert_same(load, one_by_one)
+    assert any(isinstance(place, tuple) for place in load.charge_points.values()), "none is at two locations"
+    later = [
+        change(4, LOCATION, location(evse("M3", "T1"), name="L5")),
+        change(4, LOCATION, location(evse("new"), name="L7")),
+    ]
+    assert_same(load.changed(4, later), one_by_one.changed(4, later))
+
+
+def assert_same(found: ReferenceData, expected: ReferenceData) -> None:
+    assert found == expected
+    names = sorted(expected.charge_points)
+    assert [found.charge_points.place(n) for n in names] == [expected.charge_points.place(n) for n in names]
+
+
+def test_a_load_of_nothing_is_what_there_is_before() -> None:
+    assert ReferenceData.loaded(0, []) == ReferenceData()
 
 
 def numbered(at: int, charge_point: str, number: int | None, tariffs: list[str]) -> Json:
     said = {} if number is None else {"evse_id": number}
     return evse(f"{charge_point}*{at}", *tariffs, charge_point_id=charge_point, **said)
+
+
+def token_change(version: int, uid: str, tariff_id: str) -> Change:
+    said = {"country_code": "DE", "party_id": "ABC", "uid": uid, "tariff_id": tariff_id}
+    return Change(version, TOKEN, f"DE*ABC*{uid}", False, msgspec.json.encode(said))
 
 
 def change(version: int, kind: str, thing: Json, *, deleted: bool = False) -> Change:

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.clickhouse import Store
@@ -175,6 +176,28 @@ def test_a_version_loaded_whole_equals_one_that_grew(ready: Settings, store: Sto
     store.command(f"INSERT INTO reference_rows {again}")
     assert tariff_of_history(store, "DE*ABC*T1@3") is not None  # what was not there is asked for again
     assert grown.tariff("DE*ABC*T1@2") == found.tariff and grown.tariff("DE*ABC*T1@1") is None
+
+
+def test_a_large_version_is_read_in_parts_and_is_what_its_objects_give(store: Store) -> None:
+    """More locations than are read at once, some published again or deleted since, some stored twice."""
+    many = 20_000
+    rows = [_stored(1, tariff()), *(_stored(1, location(evse(f"CP{n}", "T1"), name=f"L{n}")) for n in range(many))]
+    rows += [_stored(2, location(evse(f"CP{n}", "T9"), name=f"L{n}"), deleted=n % 3 == 0) for n in range(0, many, 7)]
+    rows += rows[:100]
+    columns = {name: [row[at] for row in rows] for at, name in enumerate(Change._fields)}
+    kinds = {"version": pa.uint64(), "deleted": pa.bool_(), "body": pa.binary()}
+    store.insert(
+        "reference_rows",
+        pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in columns.items()}),
+    )
+    for version in (1, 2):
+        last = {(row.kind, row.id): row for row in rows[:-100] if row.version <= version}
+        assert ReferenceData.at(store, version) == ReferenceData().changed(version, last.values())
+
+
+def _stored(version: int, thing: Json, *, deleted: bool = False) -> Change:
+    kind = "tariff" if "elements" in thing else "location"
+    return Change(version, kind, f"DE*ABC*{thing['id']}", deleted, b"" if deleted else json.dumps(thing).encode())
 
 
 def test_a_version_that_this_store_does_not_have_is_refused(store: Store) -> None:

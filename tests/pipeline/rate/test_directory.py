@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.metering.state import MARKS
+from pipeline.metering.state import MARKS, NONE, periods_of
 from pipeline.rate.directory import Directory
 
 NAMES = [f"CP{number}" for number in range(7)]
@@ -93,11 +93,40 @@ def test_periods_of_a_partition_that_left_are_free_again() -> None:
     directory.forget(0)
     assert int(directory.state.periods["start_ms"][0]) == free - 3
     directory.forget(1)
+    places = free_places(directory)
+    assert len(set(places)) == len(places) == free
+
+
+def test_periods_are_taken_off_the_free_end_in_its_order() -> None:
+    """Sessions that begin and end in any order: what is free lies scattered."""
+    directory, dice = Directory(1), np.random.default_rng(1)
+    rows = np.array([directory.row(0, f"CP{number}", 1) for number in range(200)])
+    for _ in range(40):
+        begins = rows[(directory.state.connectors["head"][rows] <= 0) & (dice.random(len(rows)) < 0.5)]
+        lengths = dice.integers(0, 5, len(begins))
+        count, free = int(lengths.sum()), free_places(directory)
+        new = len(directory.state.periods) + np.arange(max(0, count - len(free)))
+        periods = np.zeros(count, directory.state.periods.dtype)
+        periods["start_ms"] = 1 + np.arange(count)
+        directory.append_periods(begins, lengths, periods)
+        taken = [*new.tolist(), *free][:count]
+        assert directory.state.periods["start_ms"][taken].tolist() == periods["start_ms"].tolist()
+        assert free_places(directory) == [*new.tolist(), *free][count:]
+        assert int(directory.state.periods["start_ms"][0]) == len(free_places(directory))
+        found, counts = periods_of(directory.state.periods, directory.state.connectors["head"][begins])
+        assert (found["start_ms"].tolist(), counts.tolist()) == (periods["start_ms"].tolist(), lengths.tolist())
+        for row in rows[dice.random(len(rows)) < 0.4].tolist():
+            directory.free_periods(row)
+            directory.state.connectors["head"][row] = NONE
+
+
+def free_places(directory: Directory) -> list[int]:
+    """Rows of the pool that are free, in their order."""
     places, at = [], int(directory.state.periods["next"][0])
     while at > 0:
         places.append(at)
         at = int(directory.state.periods["next"][at])
-    assert len(set(places)) == len(places) == free
+    return places
 
 
 @pytest.mark.parametrize("first", [3, 600])
