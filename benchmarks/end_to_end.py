@@ -1,7 +1,7 @@
 """Kafka to queryable rated rows, exactly-once on, beside everything a user might run instead: in one run, on one topic.
 
     python -m benchmarks.end_to_end [--shape flat|ocpp16|ocpp201|arrow] [--connectors N] [--readings N] [--tariff mixed]
-                                    [--faulty] [--kafka] [--beside faust,pandas,python] [--json]
+                                    [--session-readings N] [--faulty] [--kafka] [--beside faust,pandas,python] [--json]
 
 In turn: a loop that consumes and discards; the rating worker, from its first batch to its last marker; an insert of
 the worker's rows into empty tables; and on flat JSON without faults those named by --beside. Control totals, sessions
@@ -11,18 +11,37 @@ Broker, store and worker share the machine; CPU is that of each process.
 
 import argparse
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 import pyarrow.compute as pc
 
 from benchmarks import competitors, pandas_job
 from benchmarks.stand import PACKAGES, Stand, rate, readings_per_s, stand
 from benchmarks.surroundings import show, surroundings
-from benchmarks.workload import Sent, Workload, described, energies_mwh, publish_reference, send, whole_sessions
+from benchmarks.workload import (
+    SESSION_READINGS,
+    Sent,
+    Workload,
+    described,
+    energies_mwh,
+    publish_reference,
+    send,
+    whole_sessions,
+)
 from pipeline.clickhouse import Store
 from pipeline.read.summary import summarise
+from pipeline.settings import Settings
 
 BESIDE: Final = ("faust", "pandas", "python")
+_LOOK_S: Final = 2.0
+_PARTS: Final = (
+    "FROM system.parts WHERE active AND database = currentDatabase() "
+    "AND table IN ('reading_rows', 'rated_usage_rows', 'cdr_rows', 'marker_rows', 'published_rows')"
+)
 
 
 def checked(store: Store, log_id: int, workload: Workload) -> dict[str, Any]:
@@ -42,26 +61,52 @@ def checked(store: Store, log_id: int, workload: Workload) -> dict[str, Any]:
 def worker_figures(one: Stand, sent: Sent) -> dict[str, Any]:
     """The worker over the whole topic, and what it, broker and store used."""
     before = one.cpu_s()
-    found = rate(one.settings)
+    with watched_parts(one.settings) as parts:
+        found = rate(one.settings)
     used = {name: seconds - before[name] for name, seconds in one.cpu_s().items()} | {"worker": found["cpu_s"]}
     per_s = readings_per_s(found)
     return {
         "readings_per_s": round(per_s),
         "records_per_s": round(per_s * found["records"] / found["readings"]),
         "seconds": round(found["last_batch_s"] - found["first_batch_s"], 2),
+        "readings_per_s_by_minute": by_minute(found),
         "batches": found["batches"],
+        "most_parts_of_a_table": max(parts),
         "cpu_us_per_reading": {name: round(1e6 * seconds / sent.readings, 2) for name, seconds in used.items()},
         "first_batch_after_start_s": round(found["first_batch_s"] - found["started_s"], 2),
         "resident_mb": round(found["resident_mb"]),
     }
 
 
+@contextmanager
+def watched_parts(settings: Settings) -> Iterator[list[int]]:
+    """While the block runs: active parts of the table that has most, every other second. The store throws at 3,000."""
+    seen, done = [0], threading.Event()
+
+    def look() -> None:
+        with Store(settings) as store:
+            while not done.wait(_LOOK_S):
+                seen.append(int(store.scalar(f"SELECT max(n) FROM (SELECT count() AS n {_PARTS} GROUP BY table)") or 0))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def by_minute(found: dict[str, Any]) -> list[int]:
+    """Readings a second in each whole minute between the first batch and the last."""
+    at, readings = np.array(found["course"]).T
+    edges = np.arange(found["first_batch_s"], found["last_batch_s"], 60.0)
+    return [round(many / 60) for many in np.diff(np.interp(edges, at, readings))]
+
+
 def stored(store: Store, readings: int) -> dict[str, Any]:
     """What the ledger's tables take on disk, and their active parts."""
-    found = store.rows(
-        "SELECT sum(bytes_on_disk) AS bytes, count() AS parts FROM system.parts WHERE active "
-        "AND database = currentDatabase() AND table IN ('reading_rows', 'rated_usage_rows', 'cdr_rows', 'marker_rows')"
-    )[0]
+    found = store.rows(f"SELECT sum(bytes_on_disk) AS bytes, count() AS parts {_PARTS}")[0]
     return {"bytes_per_reading": round(found["bytes"] / readings, 1), "parts": found["parts"]}
 
 
@@ -88,7 +133,7 @@ def run(workload: Workload, names: tuple[str, ...] = (), *, kafka: bool = False,
     with stand(workload.partitions, kafka=kafka, **chosen) as one:
         publish_reference(one.settings, workload)
         sent = send(one.settings, workload)
-        bare = competitors.consume_and_discard(one.settings)
+        bare = competitors.consume_and_discard(one.settings, sent.messages)
         worker = worker_figures(one, sent)
         with Store(one.settings) as store:
             result = checked(store, one.log_id(), workload)
@@ -124,7 +169,7 @@ def main() -> None:
     parser.add_argument("--tariff", default="time_of_use", choices=("flat", "time_of_use", "mixed"))
     parser.add_argument("--connectors", type=int, default=1_000)
     parser.add_argument("--readings", type=int, default=300_000)
-    parser.add_argument("--session-readings", type=int, default=30, help="readings, a minute apart, of a session")
+    parser.add_argument("--session-readings", type=int, default=SESSION_READINGS, help="a minute apart")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--faulty", action="store_true", help="1 %% of the readings")
     parser.add_argument("--kafka", action="store_true", help="on Apache Kafka")

@@ -157,6 +157,11 @@ def plot(found: dict[str, Any], folder: Path) -> None:
         line_chart(
             folder / "memory_by_connectors.svg", "Memory by open sessions", "connectors", "MB", memory, log_x=True
         )
+        starts = [
+            Series("a worker that takes over", x, [one["first_batch_after_start_s"] for one in found["connectors"]])
+        ]
+        path = folder / "recovery_by_connectors.svg"
+        line_chart(path, "From start to first batch by open sessions", "connectors", "s", starts, log_x=True)
     if "workers" in found:
         x = [one["workers"] for one in found["workers"]]
         rates = [Series("readings a second", x, [one["readings_per_s"] for one in found["workers"]])]

@@ -1,6 +1,6 @@
 """From kill -9 of a worker to the first new row that counts, with many sessions open.
 
-    python -m benchmarks.recovery [--connectors 100000] [--snapshot-seconds 60] [--times 3] [--kafka]
+    python -m benchmarks.recovery [--connectors 100000] [--snapshot-seconds 60] [--times 3] [--kafka] [--json]
 
 A worker rates a sweep of starts and some readings of every connector, so that all of them have an open session, and is
 killed; the next one is started at once and one more reading of every connector is sent. Measured: from the kill to the
@@ -10,16 +10,14 @@ Every reading must be used once and the energy must be what flowed. With --no-sn
 """
 
 import argparse
-import json
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from typing import Any, Final
 
 from benchmarks.stand import PACKAGES, Stand, await_claims, stand, told, worker
-from benchmarks.surroundings import surroundings
+from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import Workload, energies_mwh, publish_reference, send
 from pipeline.clickhouse import Store
 from pipeline.kafka import Admin
@@ -114,19 +112,21 @@ def main() -> None:
     parser.add_argument("--no-snapshots", action="store_true")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--kafka", action="store_true", help="Apache Kafka instead of the embedded broker")
+    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     snapshot_s = _NEVER_S if given.no_snapshots else given.snapshot_seconds
     runs = [once(given.connectors, snapshot_s, kafka=given.kafka) for _ in range(given.times)]
     beyond = [run["beyond_session_time_out_s"] for run in runs]
     found = {
+        "question": "recovery",
+        "broker": "Apache Kafka" if given.kafka else "embedded",
         "connectors": given.connectors,
         "snapshot_interval_s": snapshot_s,
         "beyond_session_time_out_s": {"median": statistics.median(beyond), "least": min(beyond), "most": max(beyond)},
         "runs": runs,
-        "machine": surroundings(*PACKAGES),
+        **surroundings(*PACKAGES),
     }
-    json.dump(found, sys.stdout, indent=2)
-    print()
+    show(found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pipeline.simulate.variants import BROKEN_JSON, DECIMAL_COMMA, NUMBER_FOR_ST
 from rating.columns import I64
 
 SEED: Final = 20_260_101
+SESSION_READINGS: Final = 180  # a reading a minute; the public sessions of Dundee 2018 last so many minutes on average
 FIRST_MS: Final = 1_767_625_200_000  # Monday 2026-01-05 15:00 UTC: evening prices begin inside the first hours
 MINUTE_MS: Final = 60_000
 LATENCY_MS: Final = 700  # from the meter to the gateway

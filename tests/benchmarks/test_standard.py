@@ -59,7 +59,11 @@ def test_results_become_a_capacity_model_and_plots(folder: Path, tmp_path: Path)
     document = capacity.document({"growth": grown, "ocpp201": result(folder, "beside")})
     assert "| connectors | 10,000 | 1,000,000 | 10,000,000 |" in document
     growth.plot(grown, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"cost_by_connectors.svg", "memory_by_connectors.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "cost_by_connectors.svg",
+        "memory_by_connectors.svg",
+        "recovery_by_connectors.svg",
+    }
 
 
 def test_a_name_that_is_no_benchmark_is_refused() -> None:
