@@ -25,6 +25,22 @@ def test_a_customers_statement_holds_the_cdrs_of_the_span(store: Store) -> None:
     assert not list(of_everyone(store, JULY, JULY + 1))
 
 
+def test_a_customers_statement_is_that_of_the_run_whatever_else_lies_in_the_table(store: Store) -> None:
+    before = list(of_everyone(store, JUNE, JULY))
+    for what in ("claim * 0 AS claim", "offset + 5000 AS offset", "line AS line"):  # fenced, not marked, told twice
+        kind = "toUInt32" if what.startswith("claim") else "toUInt64"
+        value, _, column = what.partition(" AS ")
+        store.command(f"INSERT INTO cdr_rows SELECT * REPLACE ({kind}({value}) AS {column}) FROM cdr_rows")
+    try:
+        assert store.scalar("SELECT count() FROM cdr_rows") > 3 * store.scalar("SELECT count() FROM cdrs") > 0
+        assert list(of_everyone(store, JUNE, JULY)) == before
+        for one in before:
+            assert of_customer(store, one.id_token, JUNE, JULY) == [one]
+    finally:
+        store.command("ALTER TABLE cdr_rows DELETE WHERE claim = 0 OR offset >= 5000 SETTINGS mutations_sync = 1")
+        store.command("OPTIMIZE TABLE cdr_rows FINAL")
+
+
 def by_views(store: Store, ref: SessionRef, view: str, kind: type, order: str) -> list[object]:
     """The slow twin of `load`: the session's rows as everyone else sees them."""
     columns = ", ".join(f"{_expression(field.name)} AS c{at}" for at, field in enumerate(fields(kind)))
