@@ -1,13 +1,14 @@
-"""How soon after its reading is an alert on the topic? Open loop, at half of what the worker can rate.
+"""How soon after its reading is an alert on the topic? Open loop, at a quarter, half and 90 % of what is rated at most.
 
 A fleet of N connectors, each with a session, a reading of each in turn. First the worker rates what lies in the topic,
-as fast as it can: that is the full load. Then readings are sent at a fixed rate (half of it by default), each at its
-own instant whether or not anything came back, and every so often one tells a power far above its connector's rating.
+as fast as it can: that is the full load. Then readings are sent at a fixed rate, a share of it after the other, each at
+its own instant whether or not anything came back; every so often one tells a power far above its connector's rating.
 The connector's next reading ends the interval in which that power held. Latency runs from the instant at which that
 one was due to the arrival of the alert at a consumer of the topic, so a sender that falls behind makes it longer, not
 shorter. Every probe must come back, each once.
 
-Run: python -m benchmarks.alert_latency [--connectors 10000] [--seconds 30] [--load 0.5] [--probes 1000] [--json]
+Run: python -m benchmarks.alert_latency [--connectors 10000] [--seconds 30] [--shares 0.25,0.5,0.9] [--probes 1000]
+                                        [--json]
 """
 
 import argparse
@@ -38,6 +39,7 @@ KIND: Final = "power_above_rating"
 LINGER_MS: Final = 20.0  # of the sender, as a gateway's: at 2 ms it takes most of a core of what is measured
 _SLICE_S: Final = 0.005
 _GIVE_UP_S: Final = 120.0
+_TURNS: Final = 4  # at most; an alert that is open is not opened again
 _MINUTES: Final = 1_000_000  # nobody leaves while it is measured
 
 
@@ -130,33 +132,37 @@ def open_loop(
     return due, behind
 
 
-def chosen(workload: Workload, sweeps: range, count: int) -> dict[int, int]:
-    """Who tells the impossible, and in which sweep but the last: evenly over connectors and time, each once."""
-    connectors = np.unique(np.linspace(0, workload.connectors - 1, count).astype(int)).tolist()
+def chosen(workload: Workload, sweeps: range, count: int, turn: int) -> dict[int, int]:
+    """Who tells the impossible, and in which sweep but the last: evenly over connectors and time, others each turn."""
+    connectors = (np.unique(np.linspace(0, workload.connectors - _TURNS, count).astype(int)) + turn).tolist()
     return {connector: sweeps[at * (len(sweeps) - 1) // len(connectors)] for at, connector in enumerate(connectors)}
 
 
-def run(connectors: int, seconds: float, load: float, probes: int, backlog: int = 200_000) -> dict[str, Any]:
+def run(connectors: int, seconds: float, shares: list[float], probes: int, backlog: int = 200_000) -> dict[str, Any]:
     """The whole measurement on a stack of its own."""
     workload = Workload(connectors=connectors, minutes=_MINUTES, sweeps=_MINUTES, tariff="flat")
     with stand() as one, worker(one.settings, 0.0) as process:
         publish_reference(one.settings, workload)
         warm = fill(one.settings, workload, range(WARM_SWEEPS))
         await_covered(one, process)  # compiled, joined, state of every connector made
-        before = range(WARM_SWEEPS, WARM_SWEEPS + max(2, backlog // connectors))
+        sweeps = range(WARM_SWEEPS, WARM_SWEEPS + max(2, backlog // connectors))
         began = time.monotonic()
-        full = fill(one.settings, workload, before) / (await_covered(one, process) - began)
-        sweeps = range(before.stop, before.stop + max(2, round(full * load * seconds / connectors)))
-        found = _half_load(one, process.pid, workload, full * load, sweeps, chosen(workload, sweeps, probes))
+        full = fill(one.settings, workload, sweeps) / (await_covered(one, process) - began)
+        found = {}
+        for turn, share in enumerate(shares):
+            sweeps = range(sweeps.stop, sweeps.stop + max(2, round(full * share * seconds / connectors)))
+            telling = chosen(workload, sweeps, probes, turn)
+            found[f"{share:.0%}"] = _at_load(one, process.pid, workload, full * share, sweeps, telling)
         process.terminate()
         ended = told(process)
     return {
-        "connectors": connectors, "warm_readings": warm, "full_load_readings_per_s": round(full), "load": load, **found,
-        "worker_mb": round(ended["resident_mb"]), **surroundings(*PACKAGES),
+        "question": "alert_latency", "connectors": connectors, "warm_readings": warm,
+        "full_load_readings_per_s": round(full), "shares": found, "worker_mb": round(ended["resident_mb"]),
+        **surroundings(*PACKAGES),
     }  # fmt: skip
 
 
-def _half_load(
+def _at_load(
     one: Stand, worker_pid: int, workload: Workload, per_s: float, sweeps: range, probes: dict[int, int]
 ) -> dict[str, Any]:
     """Send at a fixed rate, wait for the alerts, and tell how long each took."""
@@ -196,12 +202,15 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--connectors", type=int, default=10_000)
     options.add_argument("--seconds", type=float, default=30.0)
-    options.add_argument("--load", type=float, default=0.5)
+    options.add_argument("--shares", default="0.25,0.5,0.9")
     options.add_argument("--probes", type=int, default=1_000)
     options.add_argument("--backlog", type=int, default=200_000, help="readings by which the full load is told")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
-    show(run(given.connectors, given.seconds, given.load, given.probes, given.backlog), as_json=given.json)
+    shares = [float(share) for share in given.shares.split(",")]
+    if len(shares) > _TURNS:
+        options.error(f"at most {_TURNS} shares: each has connectors of its own tell the impossible")
+    show(run(given.connectors, given.seconds, shares, given.probes, given.backlog), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -127,9 +127,8 @@ def latency(found: dict[str, Result]) -> Iterator[str]:
     for share, at in one["shares"].items():
         took = at["queryable_s"]
         yield f"| {share} | {at['readings_per_s']:,} | row queryable | {took['p50']} | {took['p99']} | {took['max']} |"
-    if "alert_latency" in found:
-        at = found["alert_latency"]
-        told = f"| {at['load']:.0%} | {at['readings_per_s']:,} | alert on its topic "
+    for share, at in found.get("alert_latency", {}).get("shares", {}).items():
+        told = f"| {share} | {at['readings_per_s']:,} | alert on its topic "
         yield f"{told}| {at['p50_s']} | {at['p99_s']} | {at['max_s']} |"
 
 

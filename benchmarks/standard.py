@@ -64,7 +64,7 @@ QUESTIONS: Final = (
     Question("growth_to_a_million", "growth", "--by connectors --readings 1000000", "", long=True),
     Question("growth_in_width", "growth", "--by tariffs,partitions --readings 300000", "", long=True),
     Question("latency", "latency", "--seconds 10", "--connectors 80 --readings 2400 --seconds 1 --shares 0.1"),
-    Question("alert_latency", "alert_latency", "--connectors 10000 --seconds 20",
+    Question("alert_latency", "alert_latency", "--connectors 10000 --seconds 15",
              "--connectors 80 --seconds 1 --probes 10"),
     Question("billing_reads", "billing_reads", "--rows 1000000,5000000 --reads 100", "--rows 50000 --reads 5"),
     Question("billing_reads_to_100_million", "billing_reads", "--rows 1000000,10000000,100000000", "", long=True),
