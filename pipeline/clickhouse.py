@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, Self, TypeVar
 
 import clickhouse_connect
+import msgspec
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
@@ -77,7 +78,24 @@ _OUTAGE_CODES: Final = frozenset(
 _STD_EXCEPTION: Final = 1001
 _SIDE_BY_SIDE: Final = 4  # statements of one Store at a time
 _DISK: Final = "filesystem error"  # a folder can't be made on a full or read-only disk
+# One row's look-up: threads beside the first cost more than they save, and numbers are to stay numbers.
+_SHORT: Final = {"max_threads": "1", "output_format_json_quote_64bit_integers": "0"}
 _TOO_MANY_PARTITIONS: Final = "Too many partitions for single INSERT block"  # Code 252 too, but it never gets better
+
+
+class _Column(msgspec.Struct):
+    name: str
+
+
+class _Answer(msgspec.Struct):
+    """JSONCompact; `exception` is what a server adds that failed after it had begun to answer."""
+
+    meta: list[_Column]
+    data: list[list[Any]]
+    exception: str = ""
+
+
+_ANSWERS: Final = msgspec.json.Decoder(_Answer)
 
 
 class Store:
@@ -140,9 +158,20 @@ class Store:
             raise self._cut("asking")
         return list(found.named_results())
 
+    def short(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """`rows` of numbers and texts, for look-ups: as JSON, which takes half the client's time for a wide answer."""
+        try:
+            told = self._client.raw_query(sql, dict(parameters or {}), dict(_SHORT), "JSONCompact")
+        except (ClickHouseError, OSError) as error:
+            raise self._problem(error, "asking") from error
+        found = whole(told)
+        if found is None:
+            raise self._cut("asking")
+        return found
+
     def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> "Future[list[dict[str, Any]]]":
-        """`rows`, asked now and read later with `result()`: for SELECTs that do not wait for each other."""
-        return self._beside.submit(self.rows, sql, parameters)
+        """`short`, asked now and read later with `result()`: for SELECTs that do not wait for each other."""
+        return self._beside.submit(self.short, sql, parameters)
 
     def each(self, steps: Sequence[Callable[[], Answer]]) -> list[Answer]:
         """What steps that do not wait for each other come to, side by side; raises what the first of them raised.
@@ -191,6 +220,16 @@ class Store:
                 "`wattrate up` starts an embedded store, WATTRATE_CLICKHOUSE_HOST and _PORT name another"
             )
         return StoreRefusedError(f"{self.where} refused ({doing}: {text})", code)
+
+
+def whole(told: bytes) -> list[dict[str, Any]] | None:
+    """The rows of an answer in JSONCompact; None where it was not finished."""
+    try:
+        answer = _ANSWERS.decode(told)
+    except msgspec.DecodeError:
+        return None
+    names = [column.name for column in answer.meta]
+    return None if answer.exception else [dict(zip(names, row, strict=True)) for row in answer.data]
 
 
 def _options(settings: Settings, timeout_s: float | None, database: str) -> dict[str, Any]:

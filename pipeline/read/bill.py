@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -33,7 +34,10 @@ from rating.settle import Sessions, Settled, settle
 from rating.tariff import CHARGING_ELEMENT, EXPIRED_ELEMENT, RESERVATION_ELEMENT, Tariff
 from rating.usage import NO_ELEMENT, UsageRow, usage_rows
 
-_REVERSIBLE: Final = ("start_ms", "end_ms", "dimension", "price_e4", "tariff", "element", "component", "state")
+_REVERSIBLE: Final = attrgetter(
+    "start_ms", "end_ms", "dimension", "price_e4", "tariff", "element", "component", "state"
+)
+_JOINED: Final = attrgetter("element", "component", "price_e4", "state")
 _DAY_MS: Final = 86_400_000
 
 
@@ -64,7 +68,7 @@ def standing(rows: Iterable[RatedRow]) -> list[RatedRow]:
     kept: dict[tuple[object, ...], RatedRow] = {}
     for row in rows:
         sign = -1 if row.flags & FLAG_REVERSAL else 1
-        key = (*(getattr(row, name) for name in _REVERSIBLE), row.quantity * sign, row.cost * sign)
+        key = (*_REVERSIBLE(row), row.quantity * sign, row.cost * sign)
         count[key] += sign
         if sign > 0:
             kept[key] = row
@@ -89,28 +93,32 @@ def bill(rows: Sequence[RatedRow], tariff: Tariff, key: str, zone: str, settled:
 
 def merged(lines: Sequence[UsageRow]) -> list[UsageRow]:
     """Neighbouring lines of one price and state joined: what a person wants to read."""
-    last: dict[int, int] = {}
-    out: list[UsageRow] = []
+    last: dict[int, list[UsageRow]] = {}
+    out: list[list[UsageRow]] = []
     for line in lines:
-        at = last.get(line.dimension)
-        if at is not None and line.dimension < FLAT and _joins(out[at], line):
-            whole = out[at]
-            out[at] = replace(
-                whole,
-                end_ms=line.end_ms,
-                quantity=whole.quantity + line.quantity,
-                cost=whole.cost + line.cost,
-                apportioned=whole.apportioned or line.apportioned,
-            )
+        before = last.get(line.dimension)
+        if before and line.dimension < FLAT and _joins(before[-1], line):
+            before.append(line)
             continue
-        last[line.dimension] = len(out)
-        out.append(line)
-    return out
+        last[line.dimension] = [line]
+        out.append(last[line.dimension])
+    return [_joined(run) for run in out]
 
 
 def _joins(before: UsageRow, after: UsageRow) -> bool:
-    same = ("element", "component", "price_e4", "state")
-    return before.end_ms == after.start_ms and all(getattr(before, n) == getattr(after, n) for n in same)
+    return before.end_ms == after.start_ms and bool(_JOINED(before) == _JOINED(after))
+
+
+def _joined(run: Sequence[UsageRow]) -> UsageRow:
+    if len(run) == 1:
+        return run[0]
+    return replace(
+        run[0],
+        end_ms=run[-1].end_ms,
+        quantity=sum(line.quantity for line in run),
+        cost=sum(line.cost for line in run),
+        apportioned=any(line.apportioned for line in run),
+    )
 
 
 def the_tariff(rows: Iterable[RatedRow]) -> str:

@@ -10,12 +10,13 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from pipeline.clickhouse import Store
+from pipeline.coverage import Asked
 from pipeline.errors import IntegrityError
 from pipeline.metering.columns import SIGNED_FORGED, SIGNED_UNVERIFIABLE, SIGNED_VERIFIED
 from pipeline.rate.rows import PARKING_TIME, TIME
 from pipeline.read.bill import Bill, bill, merged, standing, the_tariff
 from pipeline.read.history import tariff_of_history
-from pipeline.read.places import Asked, Place, ask_locations, place_of
+from pipeline.read.places import Place, ask_locations, place_of
 from pipeline.read.session_rows import (
     HELD,
     OPEN,
@@ -23,12 +24,13 @@ from pipeline.read.session_rows import (
     CdrLine,
     HoldRow,
     RatedRow,
+    ReadingBrief,
     ReadingRow,
     SessionRows,
     ask_rows,
     counted,
 )
-from pipeline.read.sessions import SessionRef, lookup
+from pipeline.read.sessions import Named, SessionRef, lookup
 from rating import explain, money, words
 from rating.cdr import CREDIT_SUFFIX, timestamp
 from rating.ratesheet import SheetSource
@@ -60,8 +62,10 @@ def explained(store: Store, text: str, with_readings: bool = False) -> dict[str,
     """
     asked: dict[SessionRef, tuple[AskedRows, Asked]] = {}
 
-    def ask(ref: SessionRef) -> None:
-        asked[ref] = ask_rows(store, ref), ask_locations(store, ref.charge_point_id)
+    def ask(ref: SessionRef, cdrs: Named | None = None) -> Asked:
+        rows = ask_rows(store, ref, cdrs, brief=not with_readings)
+        asked[ref] = rows, ask_locations(store, ref.charge_point_id)
+        return rows.cdrs
 
     ref, coverage = lookup(store, text, ahead=ask)
     if ref not in asked:
@@ -84,7 +88,7 @@ def explanation(
         "held": _held(session),
         "decisions": [_decision(hold) for hold in session.holds],
         "cdrs": [_cdr(line) for line in session.cdrs],
-        **({"readings": [_reading(row) for row in session.readings]} if with_readings else {}),
+        **({"readings": [_reading(row) for row in _whole(session)]} if with_readings else {}),
     }
 
 
@@ -101,7 +105,7 @@ def _priced(
         raise IntegrityError(f"{store.where}: rated rows name tariff {key}, which was never published here")
     made = bill(rows, tariff, key, place.zone, settled=cdr is not None)
     lines = made.lines if with_readings else merged(made.lines)
-    readings = [_behind(row) for row in session.readings if _counts(row)] if with_readings else []
+    readings = [_behind(row) for row in _whole(session) if _counts(row)] if with_readings else []
     totals = _totals(made, cdr)
     told = explain.explain(lines, SheetSource(key, tariff, place.zone), totals, readings, _held_back(session))
     told["energy_kwh"] = words.amount(made.energy_mwh, _MWH_PER_KWH)
@@ -151,7 +155,11 @@ def _length(session: SessionRows, dimension: int) -> int:
     return sum(row.quantity for row in session.rated if row.dimension == dimension)
 
 
-def _counts(row: ReadingRow) -> bool:
+def _whole(session: SessionRows) -> list[ReadingRow]:
+    return [row for row in session.readings if isinstance(row, ReadingRow)]
+
+
+def _counts(row: ReadingBrief) -> bool:
     return row.verdict not in _NOT_COUNTED and row.register_mwh is not None
 
 

@@ -1,11 +1,11 @@
 """Where a charge point stands and by which clock, as reference data knew it: without loading all of it."""
 
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
 
 from pipeline.clickhouse import Store
+from pipeline.coverage import Asked
 from pipeline.reference import LOCATION, Change, ReferenceData
 
 
@@ -19,7 +19,6 @@ class Place(NamedTuple):
     evse_uid: str
 
 
-Asked = Future[list[dict[str, Any]]]
 NOWHERE = Place("UTC", "", "", "", "")
 
 

@@ -3,14 +3,14 @@
 Only rows that count, each list in a fixed order. Energy mWh, cost in cost units, instants UTC ms.
 """
 
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pipeline.clickhouse import Store
-from pipeline.coverage import Coverage
-from pipeline.read.sessions import SessionRef
+from pipeline.coverage import Asked, Coverage
+from pipeline.read.sessions import CDR_PLACE, Named, SessionRef
 
 OPEN: Final = "open"
 SETTLED: Final = "settled"
@@ -18,20 +18,26 @@ HELD: Final = "held"
 
 
 @dataclass(frozen=True, slots=True)
-class ReadingRow:
+class ReadingBrief:
+    """What a bill without its readings must know of one: each column of a table takes the store time to plan."""
+
+    time_ms: int
+    register_mwh: int | None
+    id_token: str
+    reference_version: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRow(ReadingBrief):
     """A reading with what metering said of it; `energy_mwh` is since the register before."""
 
     offset: int
-    time_ms: int
     kind: int
     state: int
     signed: int
-    register_mwh: int | None
     power_mw: int | None
-    id_token: str
     flags: int
-    reference_version: int
-    verdict: str
     disposition: str
     energy_mwh: int
 
@@ -96,7 +102,7 @@ class SessionRows:
     """A session as the ledger knows it now."""
 
     ref: SessionRef
-    readings: list[ReadingRow]  # in time order
+    readings: Sequence[ReadingBrief]  # in time order; ReadingRow unless asked in brief
     rated: list[RatedRow]  # in log order, with reversals
     cdrs: list[CdrLine]  # by revision
     holds: list[HoldRow]  # in log order
@@ -119,17 +125,19 @@ class SessionRows:
         return HELD if self.hold is not None else OPEN
 
 
-_Row = TypeVar("_Row", ReadingRow, RatedRow, CdrLine, HoldRow)
-_Asked = Future[list[dict[str, Any]]]
+_Row = TypeVar("_Row", bound=ReadingBrief | RatedRow | CdrLine | HoldRow)
+_PLACE: Final = "v.log_id AS log_id, v.partition AS part, v.claim AS claim, v.offset AS first"
+_OF_SESSION: Final = "charge_point_id = {charge_point:String} AND session_key = {key:UInt64}"
 
 
 class AskedRows(NamedTuple):
     """The answers to come, a table each, whether the rows count or not."""
 
-    readings: _Asked
-    rated: _Asked
-    cdrs: _Asked
-    holds: _Asked
+    readings: Asked
+    rated: Asked
+    cdrs: Asked
+    holds: Asked
+    reading: type[ReadingBrief]
 
 
 def load(store: Store, ref: SessionRef) -> SessionRows:
@@ -139,48 +147,58 @@ def load(store: Store, ref: SessionRef) -> SessionRows:
     return counted(asked, ref, begun())
 
 
-def ask_rows(store: Store, ref: SessionRef) -> AskedRows:
-    """Ask the tables side by side; not before the markers were read."""
-    return AskedRows(
-        _ask(store, ref, "reading_rows", ReadingRow),
-        _ask(store, ref, "rated_usage_rows", RatedRow),
-        _ask(store, ref, "cdr_rows", CdrLine),
-        _ask(store, ref, "quarantine_rows", HoldRow),
-    )
+def ask_rows(store: Store, ref: SessionRef, named: Named | None = None, brief: bool = False) -> AskedRows:
+    """Ask the tables side by side; not before the markers were read. The widest first: it takes longest.
+
+    `named`: CDRs that `sessions.lookup` still searches, in one statement with the session's own. `brief`: no more of
+    readings than a bill without them needs.
+    """
+    cdrs = _ask(store, ref, "cdr_rows", CdrLine, CDR_PLACE, named)
+    rated = _ask(store, ref, "rated_usage_rows", RatedRow)
+    reading = ReadingBrief if brief else ReadingRow
+    readings = _ask(store, ref, "reading_rows", reading)
+    return AskedRows(readings, rated, cdrs, _ask(store, ref, "quarantine_rows", HoldRow), reading)
 
 
 def counted(asked: AskedRows, ref: SessionRef, counts: Coverage) -> SessionRows:
     """What counts of the answers."""
+    own = [row for row in asked.cdrs.result() if row["session_key"] == ref.session_key]
+    own = [row for row in own if row["charge_point"] == ref.charge_point_id]
     return SessionRows(
         ref,
-        sorted(_rows(asked.readings, ref, counts, ReadingRow), key=attrgetter("time_ms")),
-        _rows(asked.rated, ref, counts, RatedRow),
-        sorted(_rows(asked.cdrs, ref, counts, CdrLine), key=attrgetter("revision")),
-        _rows(asked.holds, ref, counts, HoldRow),
+        sorted(_rows(asked.readings.result(), ref, counts, asked.reading), key=attrgetter("time_ms")),
+        _rows(asked.rated.result(), ref, counts, RatedRow),
+        sorted(_rows(own, ref, counts, CdrLine), key=attrgetter("revision")),
+        _rows(asked.holds.result(), ref, counts, HoldRow),
     )
 
 
-def _ask(store: Store, ref: SessionRef, table: str, kind: type[_Row]) -> _Asked:
-    """The session's rows of a table, whether they count or not: claim, offset and line, then the fields.
+def _ask(
+    store: Store, ref: SessionRef, table: str, kind: type[_Row], place: str = _PLACE, named: Named | None = None
+) -> Asked:
+    """The session's rows of a table, whether they count or not, also those of another log: it is not asked by log.
 
-    As one array: an answer without rows costs the embedded store a second statement, which tells of its columns.
+    With the log in the condition, which the sort key has after the time, the store searches its index for longer; with
+    PREWHERE it need not find out what to read first.
     """
-    named = ("v.claim", "v.offset", "v.line", *(_expression(field.name) for field in fields(kind)))
+    columns = ", ".join(f"{_expression(field.name)} AS {field.name}" for field in fields(kind))
+    condition, names = named or (_OF_SESSION, {"charge_point": ref.charge_point_id})
     return store.ask(
-        f"SELECT groupArray(tuple({', '.join(named)})) AS found FROM {table} AS v "
-        "WHERE charge_point_id = {charge_point:String} AND session_key = {key:UInt64} "
-        "AND log_id = {log:UInt64} AND partition = {partition:UInt16}",
-        {"charge_point": ref.charge_point_id, "key": ref.session_key, "log": ref.log_id, "partition": ref.partition},
+        f"SELECT {place}, v.line AS line, {columns} FROM {table} AS v PREWHERE {condition}",
+        {**names, "key": ref.session_key},
     )
 
 
-def _rows(asked: _Asked, ref: SessionRef, counts: Coverage, kind: type[_Row]) -> list[_Row]:
+def _rows(told: list[dict[str, Any]], ref: SessionRef, counts: Coverage, kind: type[_Row]) -> list[_Row]:
     """Those that count, in log order, each once: a row that was told twice has its identity twice."""
-    once: dict[tuple[int, int], list[Any]] = {}
-    for claim, offset, line, *told in asked.result()[0]["found"]:
-        if counts.touches(ref.log_id, ref.partition, claim, offset, offset):
-            once[offset, line] = told
-    return [kind(*once[name]) for name in sorted(once)]
+    place = ref.log_id, ref.partition
+    once = {
+        (row["first"], row["line"]): row
+        for row in told
+        if (row["log_id"], row["part"]) == place and counts.touches(*place, row["claim"], row["first"], row["first"])
+    }
+    values = itemgetter(*(field.name for field in fields(kind)))
+    return [kind(*values(once[name])) for name in sorted(once)]
 
 
 def _expression(name: str) -> str:

@@ -7,6 +7,7 @@ the newest log wins.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from pipeline.clickhouse import Store
@@ -20,7 +21,14 @@ SHORT_ID: Final = (
     f"if(lengthUTF8(cdr_id) > {ID_LENGTH}, "
     f"concat(leftUTF8(cdr_id, {ID_BEGINNING}), '-', lower(left(hex(SHA256(cdr_id)), 8))), '')"
 )
+_REF: Final = itemgetter("log_id", "part", "charge_point", "connector", "session_key", "transaction")
 _SHOWN: Final = 12  # candidates named in an error
+# Of a row of cdr_rows or reading_rows: which session it is of, and what it takes to know whether it counts.
+CDR_PLACE: Final = (
+    "v.log_id AS log_id, v.partition AS part, v.claim AS claim, v.offset AS first, v.offset AS last, "
+    "toString(v.charge_point_id) AS charge_point, v.connector_id AS connector, v.session_key AS session_key, "
+    "v.transaction_id AS transaction"
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,20 @@ class Found(NamedTuple):
     coverage: Coverage
 
 
+class Named(NamedTuple):
+    """The CDRs that a text may name, those of a session's key among them: a condition, and what it needs."""
+
+    condition: str
+    parameters: dict[str, str]
+
+
+Ahead = Callable[[SessionRef, Named | None], Asked | None]
+
+
 class _Asking(NamedTuple):
     store: Store
     markers: Asked
-    ahead: Callable[[SessionRef], None]
+    ahead: Ahead
 
 
 def find(store: Store, text: str) -> SessionRef:
@@ -58,11 +76,12 @@ def find(store: Store, text: str) -> SessionRef:
     return lookup(store, text).ref
 
 
-def lookup(store: Store, text: str, ahead: Callable[[SessionRef], None] = lambda _: None) -> Found:
+def lookup(store: Store, text: str, ahead: Ahead = lambda _, __: None) -> Found:
     """`find`, for who reads the session's rows next.
 
     `ahead` is told of a session when all rows that were found are its own, markers are read, and it is not known yet
-    whether the rows count: its rows can be asked meanwhile.
+    whether the rows count: its rows can be asked meanwhile. Where CDRs are still to be searched it is told which, and
+    may answer with the rows (`CDR_PLACE` in them), so that the table is asked once.
     """
     asking = _Asking(store, ask_markers(store), ahead)
     found = _newest_log(store, _by_key(asking, int(text, 16)) if _KEY.fullmatch(text) else [])
@@ -100,12 +119,13 @@ def _by_place(asking: _Asking, text: str) -> list[Found]:
     shortened = f" OR {SHORT_ID} = {{cdr:String}}" if len(cdr) == ID_LENGTH else ""
     here = [f"charge_point_id = {{name{at}:String}}" for at in range(len(pairs))]
     named = [f"transaction_id = {{transaction{at}:String}}" for at in range(len(pairs))]
-    in_cdrs = [f"{p} AND ({t} OR cdr_id = {{cdr:String}}{shortened})" for p, t in zip(here, named, strict=True)]
+    known = f"session_key = {{key:UInt64}} OR cdr_id = {{cdr:String}}{shortened}"
+    in_cdrs = [f"{p} AND ({t} OR {known})" for p, t in zip(here, named, strict=True)]
     in_readings = [f"{p} AND {t}" for p, t in zip(here, named, strict=True)]
-    asked = [_each("cdr_rows", in_cdrs), _each("reading_rows", in_readings)]
     names = {f"name{at}": name for at, (name, _) in enumerate(pairs)}
-    transactions = {f"transaction{at}": transaction for at, (_, transaction) in enumerate(pairs)}
-    return _found(asking, asked, {"cdr": cdr, **names, **transactions})
+    names |= {f"transaction{at}": transaction for at, (_, transaction) in enumerate(pairs)}
+    cdrs = Named(" OR ".join(in_cdrs), {"cdr": cdr, **names})
+    return _found(asking, [_each("reading_rows", " OR ".join(in_readings))], names, cdrs)
 
 
 def _by_name(asking: _Asking, text: str) -> list[Found]:
@@ -127,34 +147,44 @@ def _select(table: str, condition: str) -> str:
     )
 
 
-def _each(table: str, conditions: list[str]) -> str:
+def _each(table: str, condition: str) -> str:
     """The same of rows so few that grouping them takes longer than reading them: one row each."""
-    return (
-        "SELECT log_id, partition AS part, claim, offset AS first, offset AS last, "
-        "toString(charge_point_id) AS charge_point, connector_id AS connector, session_key, "
-        f"transaction_id AS transaction FROM {table} WHERE session_key != 0 AND ({' OR '.join(conditions)})"
-    )
+    return f"SELECT {CDR_PLACE} FROM {table} AS v PREWHERE session_key != 0 AND ({condition})"
 
 
-def _found(asking: _Asking, asked: list[str], parameters: dict[str, Any]) -> list[Found]:
-    """The sessions that any of these tell of, in rows that count."""
+def _found(asking: _Asking, asked: list[str], parameters: dict[str, Any], cdrs: Named | None = None) -> list[Found]:
+    """The sessions that any of these tell of, or the CDRs, in rows that count.
+
+    One session in all: whose rows are read next knows its CDRs by key and by name, so they are asked for once.
+    """
     answers = [asking.store.ask(sql, parameters) for sql in asked]
     rows = [row for answer in answers for row in answer.result()]
-    begun = Coverage.begin(asking.store, {(row["log_id"], row["part"]) for row in rows}, asking.markers)
-    if len(told := _refs(rows)) == 1:
-        asking.ahead(told[0])
+    begun = _begun(asking, rows)
+    told = _refs(rows)
+    more = asking.ahead(told[0], cdrs) if len(told) == 1 else None
+    if cdrs:
+        more = more or asking.store.ask(_each("cdr_rows", cdrs.condition), {**cdrs.parameters, "key": 0})
+        named = [row for row in more.result() if row["session_key"]]
+        begun = begun if _places(named) <= _places(rows) else _begun(asking, named + rows)
+        rows += named
     coverage = begun()
     counted = [r for r in rows if coverage.touches(r["log_id"], r["part"], r["claim"], r["first"], r["last"])]
     return [Found(ref, coverage) for ref in _refs(counted)]
 
 
+def _places(rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    return {(row["log_id"], row["part"]) for row in rows}
+
+
+def _begun(asking: _Asking, rows: list[dict[str, Any]]) -> Callable[[], Coverage]:
+    return Coverage.begin(asking.store, _places(rows), asking.markers)
+
+
 def _refs(rows: list[dict[str, Any]]) -> list[SessionRef]:
     """The sessions of some rows, each as the row says that knows most of it."""
     found: dict[tuple[int, str, int], SessionRef] = {}
-    for row in rows:
-        ref = SessionRef(
-            row["log_id"], row["part"], row["charge_point"], row["connector"], row["session_key"], row["transaction"]
-        )
+    for told in dict.fromkeys(map(_REF, rows)):  # a reading a row, and nearly all say the same
+        ref = SessionRef(*told)
         name = (ref.log_id, ref.charge_point_id, ref.session_key)
         found[name] = max(found.get(name, ref), ref, key=lambda r: (r.transaction_id, r.connector_id))
     return sorted(found.values(), key=lambda r: (r.charge_point_id, r.session_key))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from pipeline.clickhouse import Store, _options
+from pipeline.clickhouse import Store, _options, whole
 from pipeline.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from pipeline.settings import Settings
 
@@ -66,6 +66,25 @@ def test_steps_side_by_side_are_all_over_when_one_of_them_raises(store: Store) -
     assert [store.scalar(f"SELECT count() FROM {table}") for table in "abc"] == [0, 200_000, 200_000]
     # and answers are in the order of the steps
     assert store.each([partial(store.insert, "b", rows.slice(0, count)) for count in (3, 1, 2)]) == [3, 1, 2]
+
+
+def test_a_short_answer_is_that_of_the_usual_way(store: Store) -> None:
+    sql = (
+        "SELECT toUInt64(18446744073709551615) AS most, toInt64(-9223372036854775808) AS least, "
+        "CAST(NULL, 'Nullable(Int64)') AS none, toLowCardinality('Säule \\'7\\' / \\n') AS text, "
+        "['a', ''] AS texts, toUInt8(number) AS n FROM numbers({n:UInt8}) ORDER BY n"
+    )
+    for rows in (0, 1, 3):
+        assert store.short(sql, {"n": rows}) == store.rows(sql, {"n": rows})
+    with pytest.raises(StoreRefusedError, match="nothing_of_this_name"):
+        store.short("SELECT nothing_of_this_name")
+
+
+def test_an_answer_that_was_not_finished_is_told_from_one_that_was() -> None:
+    told = b'{"meta":[{"name":"n","type":"UInt8"}],"data":[[1],[2]],"rows":2'
+    assert whole(told + b"}") == [{"n": 1}, {"n": 2}]
+    assert whole(told[:50]) is None
+    assert whole(told + b',"exception":"Code: 241. DB::Exception: memory"}') is None
 
 
 def test_too_many_partitions_in_one_insert_is_a_refusal_though_its_code_is_that_of_too_many_parts(store: Store) -> None:

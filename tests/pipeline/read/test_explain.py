@@ -122,6 +122,30 @@ def test_rows_that_do_not_count_are_asked_for_and_make_no_session(store: Store) 
         store.command("ALTER TABLE reading_rows DELETE WHERE claim = 99 SETTINGS mutations_sync = 1")
 
 
+def test_a_cdr_of_the_name_is_found_beside_the_readings_of_another_session_and_without_any(store: Store) -> None:
+    truth = explained(store, "BREMEN-1*4711")
+    mine = "FROM cdr_rows AS v WHERE v.cdr_id = 'BREMEN-1*4711'"
+    unread = "session_key + 2 AS session_key, 'BREMEN-1*unread' AS cdr_id, 'unread' AS transaction_id"
+    for replaced in (unread, "session_key + 1 AS session_key"):
+        store.command(f"INSERT INTO cdr_rows SELECT * REPLACE ({replaced}) {mine}")
+    try:
+        key = truth["session"]["session_key"]
+        for ask in (find, explained):
+            with pytest.raises(DocumentError, match=f"2 sessions are called 'BREMEN-1\\*4711': .*{key}"):
+                ask(store, "BREMEN-1*4711")
+        assert explained(store, key) == truth
+        for name in ("BREMEN-1*unread", "BREMEN-1*unread-C"):
+            assert find(store, name).session_key == int(key, 16) + 2
+            told = explained(store, name)
+            assert [cdr["cdr_id"] for cdr in told["cdrs"]] == ["BREMEN-1*unread"]
+            assert told["session"]["readings"] == 0
+    finally:
+        store.command(
+            f"ALTER TABLE cdr_rows DELETE WHERE session_key IN ({int(key, 16) + 1}, {int(key, 16) + 2}) "
+            "SETTINGS mutations_sync = 1"
+        )
+
+
 class Ordered(Store):
     """Notes when each question begins and ends."""
 
@@ -129,9 +153,9 @@ class Ordered(Store):
         super().__init__(settings)
         self.noted: list[tuple[str, str]] = []
 
-    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def short(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         self.noted.append(("begins", sql))
-        found = super().rows(sql, parameters)
+        found = super().short(sql, parameters)
         self.noted.append(("ends", sql))
         return found
 
@@ -144,6 +168,6 @@ def test_a_bills_rows_and_claims_are_asked_for_when_its_markers_are_read(rated: 
         noted = list(store.noted)
     marked = next(at for at, (what, sql) in enumerate(noted) if what == "ends" and "FROM marker_rows" in sql)
     before = [sql for what, sql in noted[:marked] if what == "begins"]
-    assert len(before) == 3  # the session in CDRs and readings, beside the markers
-    assert not any(word in sql for sql in before for word in ("claim_rows", "groupArray", "reference_rows"))
-    assert sum(what == "begins" for what, _ in noted) == 9
+    assert len(before) == 2  # the session in readings, beside the markers
+    assert not any(word in sql for sql in before for word in ("claim_rows", "cdr_rows", "reference_rows"))
+    assert sum(what == "begins" for what, _ in noted) == 8
