@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.errors import StoreUnavailableError
-from pipeline.ledger import Claim, Ledger
+from pipeline.ledger import Claim, Ledger, Snapshot
 from pipeline.log import Log
 from pipeline.rate.commit import Written, announce, write
 from pipeline.rate.doors import Doors, Sending
@@ -77,14 +77,13 @@ class Lane:
             write(self._ledger, flight.written, flight.claims, self._clock.now_ms())
             flight.marked = True
         announce(self._ledger, self._sender, flight.written, self._data_of, self._clock.now_ms())
-        while flight.snapshots:  # each is dropped once it is stored: the next batch needs the memory
-            snapshot = flight.snapshots.pop(0)
-            store_snapshot(self._ledger, snapshot, flight.claims[snapshot.header.partition], self._keeping)
+        while flight.snapshots:
+            snapshot = flight.snapshots.pop(0).packed()  # the copy of the state is not held while this is stored
+            store_snapshot(self._ledger, snapshot, flight.claims[snapshot.partition], self._keeping)
 
 
-def store_snapshot(ledger: Ledger, taken: StateCopy, claim: Claim, keeping: Keeping) -> None:
+def store_snapshot(ledger: Ledger, snapshot: Snapshot, claim: Claim, keeping: Keeping) -> None:
     """Store a snapshot, and drop older ones; that it fails costs recovery time or space and nothing else."""
-    snapshot = taken.packed()
     try:
         ledger.add_snapshot(snapshot)
         retire(ledger, snapshot, claim, keeping)

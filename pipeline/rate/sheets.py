@@ -90,7 +90,7 @@ class Sheets:
         """What each row has by itself under each slot: shape (slots, rows), complete for all rows known now."""
         rows = len(directory.charge_points)
         if self._defaults.shape[0] < len(self._slots) or self._defaults.shape[1] < rows:
-            wider = np.zeros((max(1, len(self._slots)), max(1024, 2 * rows)), DEFAULT_DTYPE)
+            wider = np.zeros((max(1, len(self._slots)), max(1024, rows + rows // 4)), DEFAULT_DTYPE)
             wider["sheet"] = -1
             slots, known = self._defaults.shape
             wider[:slots, :known] = self._defaults

@@ -18,7 +18,7 @@ import zstandard
 from pipeline.codec.records import TRANSACTION_ID_DTYPE
 from pipeline.errors import IntegrityError
 from pipeline.ledger import Snapshot
-from pipeline.metering.output import Rows, opaque
+from pipeline.metering.output import Rows, opaque, rows_at
 from pipeline.metering.state import CONNECTOR_DTYPE, MARK_DTYPE, MARKS, PERIOD_DTYPE, periods_of
 from pipeline.rate.engine import Engine
 from pipeline.rate.memory import give_back
@@ -33,7 +33,7 @@ _ARRAYS: Final = {
     "tokens": np.dtype(np.uint8), "token_ends": np.dtype(np.int64),
 }  # fmt: skip
 _LAYOUT: Final = hashlib.sha256(repr((_ARRAYS, MARKS)).encode()).hexdigest()[:16]
-CODE_VERSION: Final = f"5-{_LAYOUT}"
+CODE_VERSION: Final = f"6-{_LAYOUT}"
 # Fields that point into tables of this worker, and are written anew when the state is taken in elsewhere.
 _TEXTS: Final = (("tokens", "token_ends"), ("names", "name_ends"))
 _LENGTH: Final = 8  # bytes that say how long the header is
@@ -82,8 +82,8 @@ def take(engine: Engine, partition: int, last_offset: int, claim: int, taken_at_
     """The partition's state after `last_offset`."""
     directory = engine.directory
     rows = directory.members(partition)
-    connectors = directory.state.connectors[rows]
-    marks = directory.state.marks.reshape(-1, MARKS)[rows].ravel()
+    connectors = rows_at(directory.state.connectors, rows)
+    marks = rows_at(directory.state.marks, _marks_of(rows, connectors))  # those in use, one connector's after the other
     periods, lengths = periods_of(directory.state.periods, connectors["head"])
     names = directory.charge_points.names(rows)
     state = engine.own(partition)
@@ -172,8 +172,15 @@ def _take_in(engine: Engine, header: _Header, stored: Mapping[str, Any]) -> None
         own[field][rows] += np.where(connectors[field] >= 0, shift, 0).astype(np.int32)
     own["periods"][rows] = 0
     directory.transaction_ids[rows] = stored["texts"]
-    opaque(directory.state.marks.reshape(-1, MARKS))[rows] = opaque(stored["marks"].reshape(-1, MARKS))
+    opaque(directory.state.marks)[_marks_of(rows, connectors)] = opaque(stored["marks"])
     _take_in_periods(engine, rows, shift, stored)
+
+
+def _marks_of(rows: npt.NDArray[np.integer], connectors: Rows) -> npt.NDArray[np.int64]:
+    """Where the marks of connectors stand that are in use; `connectors` are these rows of the state."""
+    counts = connectors["n_marks"].astype(np.int64)
+    begin = np.repeat(rows.astype(np.int64) * MARKS - (np.cumsum(counts) - counts), counts)
+    return begin + np.arange(len(begin))
 
 
 def _take_in_periods(engine: Engine, rows: Any, shift: Any, stored: Mapping[str, Any]) -> None:
@@ -202,5 +209,7 @@ def _sheets(engine: Engine, header: _Header, connectors: Any) -> tuple[list[int]
 
 def _renumbered(numbers: npt.NDArray[np.int32]) -> tuple[list[int], npt.NDArray[np.int32]]:
     """The numbers in use, and the place of each among them; -1 stays."""
-    used = np.unique(numbers[numbers >= 0])
-    return used.tolist(), np.where(numbers >= 0, np.searchsorted(used, numbers), -1).astype(np.int32)
+    there = np.zeros(int(numbers.max(initial=-1)) + 1, np.bool_)
+    there[numbers[numbers >= 0]] = True
+    places = np.append(np.cumsum(there, dtype=np.int32) - 1, np.int32(-1))
+    return np.flatnonzero(there).tolist(), places[numbers]

@@ -350,7 +350,7 @@ class Worker:
                 continue
             snapshot = take(
                 self.engine, partition, self._ends[partition], self._claims[partition].claim, self._clock.now_ms()
-            )
+            ).packed()
             store_snapshot(self._ledger, snapshot, self._claims[partition], self.keeping)
 
     def _note(self, markers: Iterable[Marker]) -> None:

@@ -139,7 +139,7 @@ class StateAheadOfItsOffset(HastyWorker):
             first = firsts[partition]
             if first:
                 ahead = take(self.engine, partition, first - 1, due.claim, due.taken_at_ms)
-                store_snapshot(self._ledger, ahead, self._claims[partition], self.keeping)
+                store_snapshot(self._ledger, ahead.packed(), self._claims[partition], self.keeping)
         return []
 
 
