@@ -43,6 +43,7 @@ class Month:
     def __init__(self, one: Stand, store: Store) -> None:
         """The template, rated by a worker."""
         self.store = store
+        self.stand = one
         self.log_id = one.log_id()
         self.copies = 1
         self.spans = {
@@ -180,13 +181,17 @@ def measured(month: Month, reads: int) -> dict[str, Any]:
     total = month.copies * len(month.template)
     picks = dice.choice(total, min(reads, total), replace=False).tolist()
     explained(month, picks[:3])  # connections and imports
+    store_s, client_s = month.stand.cpu_s()["store"], time.process_time()
     bills, digest = explained(month, picks)
+    spent_s = {"store": month.stand.cpu_s()["store"] - store_s, "client": time.process_time() - client_s}
     customers = dice.choice(CUSTOMERS, reads, replace=False).tolist()
     month_ms, lines = months(month, customers)
     return {
         "rated_rows": month.copies * month.rated_each, "sessions": total, "stored": month.stored(),
         "coverage_ms": quantiles(looked_up(month, min(reads, 50))),
-        "explained_bill_ms": quantiles(bills), "customer_month_ms": quantiles(month_ms),
+        "explained_bill_ms": quantiles(bills),
+        "explained_bill_cpu_ms": {name: round(1e3 * spent / len(picks), 2) for name, spent in spent_s.items()},
+        "customer_month_ms": quantiles(month_ms),
         "lines_per_customer": round(lines / len(customers), 1), "statement_run": everyone(month), "result_hash": digest,
     }  # fmt: skip
 
