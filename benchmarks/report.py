@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.billing_reads import plot as billing_reads_plot
 from benchmarks.standard import RESULTS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -134,20 +135,26 @@ def latency(found: dict[str, Result]) -> Iterator[str]:
 
 def billing_reads(found: dict[str, Result]) -> Iterator[str]:
     """Reads by stored rows."""
-    one = found.get("billing_reads_to_100_million", found.get("billing_reads"))
-    if one is None:
+    sizes = billing_sizes(found)
+    if not sizes:
         return
     yield (
         "| rated rows | sessions | explained bill p50 / p99, ms | customer's month p50 / p99, ms "
         "| statements of all, s |"
     )
     yield "| ---: | ---: | --- | --- | ---: |"
-    for size in one["sizes"]:
+    for size in sizes:
         bill, month = size["explained_bill_ms"], size["customer_month_ms"]
         yield (
             f"| {size['rated_rows']:,} | {size['sessions']:,} | {bill['p50']} / {bill['p99']} "
             f"| {month['p50']} / {month['p99']} | {size['statement_run']['seconds']} |"
         )
+
+
+def billing_sizes(found: dict[str, Result]) -> list[dict[str, Any]]:
+    """What reads took at each number of stored rows, of all runs."""
+    names = ("billing_reads", "billing_reads_of_100_million")
+    return [size for name in names if name in found for size in found[name]["sizes"]]
 
 
 def where(found: dict[str, Result]) -> Iterator[str]:
@@ -195,6 +202,8 @@ def main() -> None:
         if given.check and after != before:
             raise SystemExit(f"{path.name}: its tables are not those of the results; run `python -m benchmarks.report`")
         path.write_text(after, "utf-8")
+    if not given.check and (sizes := billing_sizes(found)):
+        billing_reads_plot(sizes, ROOT / "docs" / "plots" / "billing_reads.svg")
 
 
 if __name__ == "__main__":
