@@ -60,11 +60,11 @@ def messages(settings: Settings) -> list[bytes]:
 def _consume(settings: Settings, kept: list[Message] | None) -> Run:
     """From the first answer on, as a worker is measured from its first batch on: connecting is nobody's rate."""
     ends = {p: end for p, end in Admin(settings).end_offsets(READINGS, {}).items() if end}
-    first = seen = 0
+    first, seen, total = 0, 0, sum(ends.values())
     with Reader(settings, READINGS) as reader:
         reader.assign(dict.fromkeys(ends, 0))
-        while seen < sum(ends.values()):
-            found = reader.consume(_CONSUME, 1.0)
+        while seen < total:
+            found = reader.consume(min(_CONSUME, -(-total // 10)), 1.0)
             seen += len(found)
             if kept is not None:
                 kept += found
