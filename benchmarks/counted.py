@@ -54,14 +54,14 @@ def run() -> dict[str, Any]:
 def _of_a_batch(shape: str) -> dict[str, float]:
     """What rating a batch of 10,000 readings takes, from records to Arrow tables."""
     workload = Workload(**{**vars(FLAT), "shape": shape})
-    engine = _engine(workload)
-    first, second, third, fourth = _cut(workload, (1, 20, 20, 20))
+    engine = engine_of(workload)
+    first, second, third, fourth = records_of(workload, (1, 20, 20, 20))
     for records in (first, second):
-        _tables(engine, records)
-    calls, tables = _calls(lambda: _tables(engine, third))
+        rated(engine, records)
+    calls, tables = _calls(lambda: rated(engine, third))
     readings = tables[_TABLE].num_rows
     tracemalloc.start()
-    _tables(engine, fourth)
+    rated(engine, fourth)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     size = sum(_ipc_bytes(table) for table in tables.values())
@@ -73,13 +73,14 @@ def _of_a_batch(shape: str) -> dict[str, float]:
     }
 
 
-def _engine(workload: Workload) -> Engine:
+def engine_of(workload: Workload) -> Engine:
+    """An engine that knows the workload's fleet, and nobody's past."""
     changes = [Change(1, one.kind, one.id, False, one.body) for one in documents(workload)]
     data = ReferenceData.loaded(1, changes)
     return Engine(1, NoPast(), lambda _data, _version: data)
 
 
-def _cut(workload: Workload, sweeps: tuple[int, ...]) -> list[Records]:
+def records_of(workload: Workload, sweeps: tuple[int, ...]) -> list[Records]:
     """One Records a number of sweeps, in log order; the first begins with the reference data."""
     longer = Workload(**{**vars(workload), "sweeps": sum(sweeps)})
     found: list[Records] = []
@@ -96,7 +97,8 @@ def _cut(workload: Workload, sweeps: tuple[int, ...]) -> list[Records]:
     return found
 
 
-def _tables(engine: Engine, records: Records) -> dict[str, pa.Table]:
+def rated(engine: Engine, records: Records) -> dict[str, pa.Table]:
+    """The tables that a worker inserts for these records."""
     return tables_of(engine.process({0: records}), engine.directory, engine.sheets, 1, {0: 1})
 
 

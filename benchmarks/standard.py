@@ -58,6 +58,7 @@ QUESTIONS: Final = (
              long=True),
     Question("recovery_of_a_million", "recovery", "--kafka --connectors 1000000 --times 1", "", long=True),
     Question("engine", "engine", "--intervals 1000000", "--intervals 600"),
+    Question("inserts", "inserts", "", "--connectors 20 --rounds 1"),
     Question("decode", "decode", "", "--records 400 --points 50"),
     Question("growth", "growth", "--by connectors,workers --sizes 1000,10000,100000 --readings 200000",
              "--sizes 80 --readings 160 --by connectors"),

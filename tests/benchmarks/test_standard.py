@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import capacity, growth, report, standard
 
-TINY = ("beside", "growth", "latency", "billing_reads")
+TINY = ("beside", "growth", "inserts", "latency", "billing_reads")
 QUESTIONS = {question.name: question for question in standard.QUESTIONS}
 
 
