@@ -25,7 +25,7 @@ import pyarrow as pa
 from benchmarks.stand import stand
 from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import Workload, batches, documents, publish_reference, send
-from pipeline.clickhouse import Store
+from pipeline.clickhouse import Store, arrow_stream
 from pipeline.codec.control import Reference, encode_control
 from pipeline.codec.records import Records
 from pipeline.rate.engine import Engine
@@ -64,7 +64,7 @@ def _of_a_batch(shape: str) -> dict[str, float]:
     rated(engine, fourth)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    size = sum(_ipc_bytes(table) for table in tables.values())
+    size = sum(len(arrow_stream(table)) for table in tables.values())
     return {
         "calls_per_batch": calls,
         "peak_bytes_per_reading": round(peak / readings, 1),
@@ -116,13 +116,6 @@ def _calls(work: Callable[[], dict[str, pa.Table]]) -> tuple[int, dict[str, pa.T
     finally:
         sys.setprofile(None)
     return count, tables
-
-
-def _ipc_bytes(table: pa.Table) -> int:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return int(sink.getvalue().size)
 
 
 def _of_a_commit() -> dict[str, float]:

@@ -64,7 +64,7 @@ FORMS: Final[dict[str, Form]] = {
     "arrow, http lz4": partial(_arrow, None, "lz4"),
     "native": _native,
 }
-USED: Final = "arrow"  # by `Store.insert`
+USED: Final = "arrow, lz4"  # by `Store.insert`
 
 
 def measured(one: Stand, store: Store, form: Form, tables: dict[str, pa.Table], rounds: int) -> dict[str, Any]:

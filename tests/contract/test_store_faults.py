@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from pipeline.clickhouse import Store
+from pipeline.clickhouse import Store, arrow_stream
 from pipeline.errors import StoreRefusedError, StoreUnavailableError
 from pipeline.ledger import RATED_USAGE
 from pipeline.settings import Settings
@@ -53,8 +53,10 @@ def test_the_client_does_not_send_an_insert_again_by_itself(ledger: StoreLedger,
 
 @pytest.mark.parametrize("passed", [0, 10, 500, 2_000, 20_000, 60_000])
 def test_a_request_cut_anywhere_leaves_nothing(ledger: StoreLedger, direct: Store, proxy: Proxy, passed: int) -> None:
+    rows = usage(list(range(20_000)))
+    assert len(arrow_stream(rows)) > 60_000
     with proxy.fault(Fault(cut_request_after=passed)), pytest.raises(StoreUnavailableError):
-        ledger.insert(RATED_USAGE, usage(list(range(2_000))))
+        ledger.insert(RATED_USAGE, rows)
     assert settled(direct) == 0
     ledger.insert(RATED_USAGE, usage([1]))
     assert settled(direct) == 1

@@ -36,7 +36,7 @@ _CALM_S: Final = (0.5, 2.5)
 _BURST_S: Final = (0.05, 0.3)
 _KILL_S: Final = 1.5  # a kill and the wait before it, on average: how long the load must last
 _FAULTS: Final = (
-    Fault(cut_answer_after=0, times=3), Fault(cut_answer_after=120, times=3), Fault(cut_request_after=5_000, times=3),
+    Fault(cut_answer_after=0, times=3), Fault(cut_answer_after=120, times=3), Fault(cut_request_after=2_000, times=3),
     Fault(refuse=True, times=5), Fault(delay_s=0.3, times=5), Fault(late_s=0.3, times=5),
 )  # fmt: skip
 _CONTRADICTION: Final = 7  # a worker that was told of a difference ends, and whoever started it starts it again

@@ -65,7 +65,7 @@ def test_the_store_is_killed_under_load_and_restarted_on_the_same_folder_and_por
 NETWORK = {
     "answer lost after the insert landed": Fault(cut_answer_after=0, times=3),
     "answer cut in the middle": Fault(cut_answer_after=120, times=3),
-    "request cut": Fault(cut_request_after=20_000, times=3),
+    "request cut": Fault(cut_request_after=2_000, times=3),
     "connections refused": Fault(refuse=True, times=5),
     "slow": Fault(delay_s=0.2, times=10),
 }
