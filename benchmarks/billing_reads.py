@@ -204,7 +204,10 @@ def quantiles(took_ms: list[float]) -> dict[str, float]:
 
 
 def rest() -> None:
-    """Return when nothing else has kept the machine busy for some seconds."""
+    """Return when nothing else has kept the machine busy for some seconds.
+
+    A span to count over, not a wait for an event: nobody tells when other programs rest.
+    """
     busy = 1.0
     while busy > _BUSY:
         before = _cpu_ticks()

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame  # type: ignore[import-untyped]  # it ships no types; the embedded store reads bodies with it
 import pyarrow as pa
 
 from benchmarks.counted import engine_of, rated, records_of
 from benchmarks.stand import PACKAGES, Stand, stand
 from benchmarks.surroundings import show, surroundings
 from benchmarks.workload import Workload
-from pipeline.clickhouse import Store
+from pipeline.clickhouse import Store, arrow_stream
 
 TABLES: Final = ("reading_rows", "rated_usage_rows")
 _SETTINGS: Final = {"optimize_on_insert": "0"}
@@ -99,6 +99,8 @@ def run(connectors: int, rounds: int) -> dict[str, Any]:
     for name, form in found.items():
         assert form["rows_hash"] == found[USED]["rows_hash"], f"{name} leaves other rows than {USED}"
     rows = {name: table.num_rows for name, table in tables.items()}
+    used = sum(len(arrow_stream(table)) for table in tables.values()) / sum(rows.values())
+    assert found[USED]["bytes_per_row"] == round(used, 1), f"the worker does not insert in the form {USED}"
     return {"question": "inserts", "rows": rows, "forms": found, **surroundings(*PACKAGES)}
 
 

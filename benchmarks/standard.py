@@ -31,22 +31,21 @@ class Question(NamedTuple):
     long: bool = False
 
 
+_FEW: Final = "--connectors 80 --readings 2400 --session-readings 30"
 QUESTIONS: Final = (
-    Question("flat", "end_to_end", "--connectors 10000 --readings 3600000",
-             "--connectors 80 --readings 2400 --session-readings 30"),
-    Question("short_sessions", "end_to_end", "--connectors 10000 --readings 1200000 --session-readings 30",
-             "--connectors 80 --readings 2400 --session-readings 30"),
+    Question("flat", "end_to_end", "--connectors 10000 --readings 3600000", _FEW),
+    Question("short_sessions", "end_to_end", "--connectors 10000 --readings 1200000 --session-readings 30", _FEW),
     Question("mixed_faulty", "end_to_end", "--readings 360000 --tariff mixed --faulty",
-             "--connectors 80 --readings 2400 --session-readings 30 --tariff mixed --faulty"),
+             f"{_FEW} --tariff mixed --faulty"),
     Question("ocpp16", "end_to_end", "--shape ocpp16 --connectors 5000 --readings 1800000",
-             "--shape ocpp16 --connectors 80 --readings 2400 --session-readings 30"),
+             f"--shape ocpp16 {_FEW}"),
     Question("ocpp201", "end_to_end", "--shape ocpp201 --connectors 5000 --readings 1800000",
-             "--shape ocpp201 --connectors 80 --readings 2400 --session-readings 30"),
+             f"--shape ocpp201 {_FEW}"),
     Question("arrow", "end_to_end", "--shape arrow --connectors 10000 --readings 7200000",
-             "--shape arrow --connectors 80 --readings 2400 --session-readings 30"),
+             f"--shape arrow {_FEW}"),
     Question(
         "beside", "end_to_end", "--readings 360000 --beside faust,pandas,python",
-        "--connectors 80 --readings 2400 --session-readings 30 --beside faust,pandas,python",
+        f"{_FEW} --beside faust,pandas,python",
     ),
     Question("sustained", "end_to_end", "--kafka --connectors 10000 --readings 54000000", "", long=True),
     Question("sustained_ocpp201", "end_to_end", "--kafka --shape ocpp201 --connectors 10000 --readings 36000000", "",

@@ -188,6 +188,8 @@ class Load:
         self, documents: Mapping[str, Document], names: Sequence[str], counts: Sequence[int], shapes: Sequence[int]
     ) -> None:
         """Take in some locations: the charge points of all of them, how many each has, the number of each's shape."""
+        if not documents:  # a part of other objects alone: what bodies have in common is told by the first that come
+            return
         bodies = [document.body for document in documents.values()]
         self._press = self._press or _Press.of(bodies)
         self._keys.numbers(list(documents))

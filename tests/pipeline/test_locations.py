@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.locations import Document, Documents
+from pipeline.locations import Document, Documents, Load
 from pipeline.reference import LOCATION, TARIFF, TOKEN, Change, Default, Priced, ReferenceData
 from pipeline.texts import packed
 from tests.pipeline.test_reference import ALWAYS, Json, evse, location, tariff
@@ -138,3 +138,13 @@ def token_change(version: int, uid: str, tariff_id: str) -> Change:
 
 def change(version: int, kind: str, thing: Json, *, deleted: bool = False) -> Change:
     return Change(version, kind, f"DE*ABC*{thing['id']}", deleted, msgspec.json.encode(thing))
+
+
+def test_a_part_without_locations_does_not_make_the_rest_larger() -> None:
+    documents = {f"NL*X*{n}": Document(1, b'{"id":"%d","address":"Street of many words"}' % n) for n in range(50)}
+    after_others, at_once = Load(), Load()
+    after_others.add({}, [], [], [])
+    for load in (after_others, at_once):
+        load.add(documents, [], [0] * len(documents), [])
+    sizes = [len(load.done()[0]._packed.bodies.data) for load in (after_others, at_once)]
+    assert sizes[0] == sizes[1] < sum(len(one.body) for one in documents.values())
