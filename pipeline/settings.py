@@ -119,8 +119,18 @@ class Settings:
         low=1,
         high=1_000_000,
     )
+    batch_bytes: int = _setting(
+        16 << 20,
+        "Bytes of records after which a batch takes no more. A worker that is behind does more at once with larger "
+        "batches (docs/performance.md), and takes more memory.",
+        low=1 << 16,
+        high=1 << 30,
+    )
     batch_wait_s: float = _setting(
-        0.25, "How long to wait for a batch to fill: the latency at low rates.", low=0, high=60
+        0.25,
+        "How long to wait for a batch to fill: the latency at low rates. What waits by then goes in too.",
+        low=0,
+        high=60,
     )
     verify_processes: int = _setting(
         1, "Processes that verify signed meter values ahead of a worker; with 0 it does so itself.", low=0, high=64

@@ -38,8 +38,8 @@ _REPORT_S: Final = 10.0
 _SLOW: Final = 0.5  # of max_poll_interval_s
 _NEVER: Final = (1 << 63) - 1
 _COPIED: Final = 50_000  # connectors, whose state is copied after one batch: some 0.1 s
-_BATCH_BYTES: Final = 16 << 20  # after which a batch takes no more: a record of readings in Arrow may hold thousands
 _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
+_AT_ONCE_S: Final = 0.001  # the client counts in whole ms
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
 _SIGNED: Final = b"igned"  # of SignedData in OCPP 1.6, of signedMeterValue in 2.x
@@ -157,18 +157,20 @@ class Worker:
         return self._clock.monotonic() - self.progress.idle_since_s
 
     def _gather(self) -> dict[int, Records]:
-        """Records for one batch: as many as fit, or what came in the time that a batch may wait."""
+        """Records for one batch: as many as fit, or what came in the time that a batch may wait, and waits after it."""
         gathered: list[Message] = []
         most = self._settings.batch_records
         limit = most if self._full_batches >= _BEHIND else min(self.at_ease, most)
-        room, at_once = _BATCH_BYTES, _AT_FIRST
-        until_s = self._clock.monotonic() + self._settings.batch_wait_s
+        room, at_once = self._settings.batch_bytes, _AT_FIRST
+        until_s, waits = self._clock.monotonic() + self._settings.batch_wait_s, True
         while len(gathered) < limit and room > 0 and not self._stopping:
             left_s = until_s - self._clock.monotonic()
-            if left_s < 0.001:  # the client counts in whole ms
+            if left_s < _AT_ONCE_S and not waits:
                 break
             self._moved.clear()
-            found = self._reader.consume(min(at_once, limit - len(gathered)), left_s)
+            asked = min(at_once, limit - len(gathered))
+            found = self._reader.consume(asked, max(left_s, _AT_ONCE_S))
+            waits = len(found) == asked
             self._foresee(found)
             gathered = [m for m in gathered if m.partition() not in self._moved] if self._moved else gathered
             gathered += found
