@@ -2,6 +2,7 @@
 
     python -m benchmarks.end_to_end [--shape flat|ocpp16|ocpp201|arrow] [--connectors N] [--readings N] [--tariff mixed]
                                     [--session-readings N] [--faulty] [--kafka] [--beside faust,pandas,python] [--json]
+                                    [--batch-records N] [--batch-bytes N]
 
 In turn: a loop that consumes and discards; the rating worker, from its first batch to its last marker; an insert of
 the worker's rows into empty tables; and on flat JSON without faults those named by --beside. Control totals, sessions
@@ -166,7 +167,7 @@ def run(workload: Workload, names: tuple[str, ...] = (), *, kafka: bool = False,
                  "samples_per_message": round(samples, 3)},
         "bare_consume": {"records_per_s": round(bare.per_s), "readings_per_s": round(bare.per_s * samples)},
         "worker": worker, "raw_insert": {"rows_per_s": round(inserts.per_s), "readings_per_s": round(raw_per_s)},
-        "stored": kept, **others,
+        "stored": kept, "settings": chosen, **others,
         "ratios": ratios, **result, **surroundings(*PACKAGES),
     }  # fmt: skip
 
@@ -186,13 +187,16 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--faulty", action="store_true", help="1 %% of the readings")
     parser.add_argument("--kafka", action="store_true", help="on Apache Kafka")
+    parser.add_argument("--batch-records", type=int, help="the worker's setting; with --batch-bytes")
+    parser.add_argument("--batch-bytes", type=int, help="the worker's setting")
     parser.add_argument("--beside", default="", help="comma-separated: " + ", ".join(BESIDE))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     chosen = {name: getattr(given, name) for name in ("shape", "tariff", "connectors", "partitions", "faulty")}
     names = tuple(name for name in given.beside.split(",") if name)
     workload = whole_sessions(given.readings, minutes=given.session_readings, **chosen)
-    show(run(workload, names, kafka=given.kafka), as_json=given.json)
+    settings = {name: value for name in ("batch_records", "batch_bytes") if (value := vars(given)[name])}
+    show(run(workload, names, kafka=given.kafka, **settings), as_json=given.json)
 
 
 if __name__ == "__main__":
