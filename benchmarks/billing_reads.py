@@ -3,7 +3,8 @@
     python -m benchmarks.billing_reads [--rows 1000000,10000000,100000000] [--reads 200] [--rested] [--json]
 
 A worker rates 250 sessions of 100 readings; what it wrote to every table, its markers too, is then copied inside the
-store to other charge points and other working days of the month, so that each row counts and each bill adds up.
+store to other charge points and other working days of the month, so that each row counts and each bill adds up; each
+copy's session has the key that metering would have given it.
 Reads ask for random sessions and customers, each once, through the same functions as the commands. Every bill must
 agree with its CDR, every sum with the template times its copies. Time is the caller's, over HTTP.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.plots import Series, line_chart
 from benchmarks.stand import PACKAGES, Stand, rate, stand
@@ -26,11 +28,13 @@ from pipeline.coverage import Coverage
 from pipeline.kafka import Sender
 from pipeline.publication import publish
 from pipeline.read import explanation, statements
+from pipeline.read.sessions import Likely
 
 FROM_MS, UNTIL_MS = 1_767_225_600_000, 1_769_904_000_000  # January 2026
 DAYS: Final = tuple(day for day in range(26) if day % 7 < 5)  # working days from the template's Monday: prices repeat
 TEMPLATE: Final = Workload(connectors=250, sweeps=100, minutes=100, tariff="time_of_use")
 CUSTOMERS: Final = 50_000
+KEYS: Final = "copied_keys"
 COPIED: Final = ("reading_rows", "rated_usage_rows", "cdr_rows", "marker_rows")
 _COPIES_AT_ONCE: Final = 100
 _MERGE_S: Final = 120.0
@@ -52,9 +56,14 @@ class Month:
             for row in store.rows("SELECT partition AS part, max(last_offset) + 1 AS span FROM covered GROUP BY part")
         }
         self.template = store.rows(
-            "SELECT charge_point_id AS name, toInt64(transaction_id) AS number, energy_mwh, total_incl_e4 "
+            "SELECT charge_point_id AS name, toInt64(transaction_id) AS number, session_key, energy_mwh, total_incl_e4 "
             "FROM cdrs ORDER BY name"
         )
+        assert [row["session_key"] for row in self.template] == self._keys(0), (
+            "sessions have other keys than their names"
+        )
+        columns = "session_key UInt64, copy UInt64, key UInt64"
+        store.command(f"CREATE TABLE {KEYS} ({columns}) ENGINE = Join(ANY, LEFT, session_key, copy)")
         self.rated_each = int(store.scalar("SELECT count() FROM rated_usage"))
 
     def grow(self, rows: int) -> None:
@@ -62,10 +71,24 @@ class Month:
         wanted = max(1, rows // self.rated_each)
         while self.copies < wanted:
             until = min(wanted, self.copies + _COPIES_AT_ONCE)
+            self._insert_keys(self.copies, until)
             for table in COPIED:
                 self.store.command(self._insert(table, self.copies, until))
             self.copies = until
         self._let_merge()
+
+    def _keys(self, copy: int) -> list[int]:
+        """Of the sessions of a copy, in the template's order; their connectors are the first of their charge points."""
+        named = (self.session(copy * len(self.template) + row)[0] for row in range(len(self.template)))
+        return [Likely.of(*name.split("*")).keys[0] for name in named]
+
+    def _insert_keys(self, first: int, until: int) -> None:
+        self.store.command(f"TRUNCATE TABLE {KEYS}")
+        template = [row["session_key"] for row in self.template]
+        for copy in range(first, until):
+            columns = template, [copy] * len(template), self._keys(copy)
+            arrays = [pa.array(column, pa.uint64()) for column in columns]
+            self.store.insert(KEYS, pa.table(dict(zip(("session_key", "copy", "key"), arrays, strict=True))))
 
     def _insert(self, table: str, first: int, until: int) -> str:
         spans = f"transform(t.partition, {list(self.spans)}, {list(self.spans.values())}, toUInt64(0))"
@@ -78,7 +101,7 @@ class Month:
         token = f"concat('T', leftPad(toString(({number} * 7919 + {day} * 104729) % {CUSTOMERS}), 8, '0'))"
         transaction = f"toString(toUInt64(t.transaction_id) + {TEMPLATE.connectors} * copy)"
         later = "addMilliseconds(t.{0}, " + f"{_DAY_MS} * {day}) AS {{0}}"
-        key = "if(t.session_key = 0, toUInt64(0), cityHash64(t.session_key, copy)) AS session_key"
+        key = f"if(t.session_key = 0, 0, joinGet('{KEYS}', 'key', t.session_key, copy)) AS session_key"
         common = [offset.format("offset"), f"{name} AS charge_point_id", key]
         replaced = {
             "reading_rows": [*common, f"{transaction} AS transaction_id", later.format("time"),

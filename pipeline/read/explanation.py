@@ -30,7 +30,7 @@ from pipeline.read.session_rows import (
     ask_rows,
     counted,
 )
-from pipeline.read.sessions import Named, SessionRef, lookup
+from pipeline.read.sessions import Likely, Named, SessionRef, lookup
 from rating import explain, money, words
 from rating.cdr import CREDIT_SUFFIX, timestamp
 from rating.ratesheet import SheetSource
@@ -56,21 +56,21 @@ _HELD_WORDS: Final = {
 
 
 def explained(store: Store, text: str, with_readings: bool = False) -> dict[str, Any]:
-    """The explanation of the session that `text` names: two rounds of short statements, side by side in each.
+    """The explanation of the session that `text` names: in two rounds of short statements, side by side in each.
 
     Raises DocumentError where it names none or several; otherwise see `explanation`.
     """
-    asked: dict[SessionRef, tuple[AskedRows, Asked]] = {}
+    asked: list[tuple[AskedRows, Asked]] = []
 
-    def ask(ref: SessionRef, cdrs: Named | None = None) -> Asked:
-        rows = ask_rows(store, ref, cdrs, brief=not with_readings)
-        asked[ref] = rows, ask_locations(store, ref.charge_point_id)
-        return rows.cdrs
+    def ask(of: SessionRef | Likely, cdrs: Named | None = None) -> AskedRows:
+        rows = ask_rows(store, of, cdrs, brief=not with_readings)
+        asked.append((rows, ask_locations(store, of.charge_point_id)))
+        return rows
 
     ref, coverage = lookup(store, text, ahead=ask)
-    if ref not in asked:
+    if not any(rows.has(ref) for rows, _ in asked):
         ask(ref)
-    rows, locations = asked[ref]
+    rows, locations = next(one for one in asked if one[0].has(ref))
     return explanation(store, counted(rows, ref, coverage), with_readings, locations)
 
 

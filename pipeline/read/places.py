@@ -44,7 +44,7 @@ def place_of(asked: Asked, charge_point_id: str, connector_id: int, version: int
 def ask_locations(store: Store, charge_point_id: str) -> Asked:
     """Every version of the locations that ever named the charge point; not before what counts was looked up."""
     return store.ask(
-        "SELECT version, id, deleted, body FROM reference_rows WHERE kind = 'location' AND id IN "
-        "(SELECT id FROM reference_rows WHERE kind = 'location' AND has(charge_points, {charge_point:String}))",
+        "SELECT version, id, deleted, body FROM reference_rows PREWHERE kind = 'location' AND id IN "
+        "(SELECT id FROM reference_rows PREWHERE has(charge_points, {charge_point:String}))",
         {"charge_point": charge_point_id},
     )

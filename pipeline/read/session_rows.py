@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pipeline.clickhouse import Store
 from pipeline.coverage import Asked, Coverage
-from pipeline.read.sessions import CDR_PLACE, Named, SessionRef
+from pipeline.read.sessions import CDR_PLACE, Likely, Named, SessionRef, in_keys
 
 OPEN: Final = "open"
 SETTLED: Final = "settled"
@@ -52,7 +52,6 @@ class RatedRow:
     quantity: int
     cost: int
     price_e4: int
-    currency: str
     tariff: str
     element: int
     component: int
@@ -69,7 +68,6 @@ class CdrLine:
     revision: int
     credit: int
     id_token: str
-    location_id: str
     start_ms: int
     end_ms: int
     settled_ms: int
@@ -126,18 +124,32 @@ class SessionRows:
 
 
 _Row = TypeVar("_Row", bound=ReadingBrief | RatedRow | CdrLine | HoldRow)
-_PLACE: Final = "v.log_id AS log_id, v.partition AS part, v.claim AS claim, v.offset AS first"
+_PLACE: Final = (
+    "v.log_id AS log_id, v.partition AS part, v.claim AS claim, v.offset AS first, v.session_key AS session_key"
+)
+_NAMED_PLACE: Final = f"{_PLACE}, v.connector_id AS connector, v.transaction_id AS transaction"
 _OF_SESSION: Final = "charge_point_id = {charge_point:String} AND session_key = {key:UInt64}"
+_OF_LIKELY: Final = "charge_point_id = {{charge_point:String}} AND {0}"
+_READ_OF_LIKELY: Final = (
+    "charge_point_id = {{charge_point:String}} AND ({0} OR transaction_id = {{transaction:String}})"
+)
 
 
 class AskedRows(NamedTuple):
     """The answers to come, a table each, whether the rows count or not."""
 
+    of: SessionRef | Likely
     readings: Asked
     rated: Asked
     cdrs: Asked
     holds: Asked
     reading: type[ReadingBrief]
+
+    def has(self, ref: SessionRef) -> bool:
+        """Whether all of that session's rows were asked for."""
+        if isinstance(self.of, Likely):
+            return ref.charge_point_id == self.of.charge_point_id and ref.session_key in self.of.keys
+        return ref == self.of
 
 
 def load(store: Store, ref: SessionRef) -> SessionRows:
@@ -147,55 +159,70 @@ def load(store: Store, ref: SessionRef) -> SessionRows:
     return counted(asked, ref, begun())
 
 
-def ask_rows(store: Store, ref: SessionRef, named: Named | None = None, brief: bool = False) -> AskedRows:
+def ask_rows(store: Store, of: SessionRef | Likely, named: Named | None = None, brief: bool = False) -> AskedRows:
     """Ask the tables side by side; not before the markers were read. The widest first: it takes longest.
 
     `named`: CDRs that `sessions.lookup` still searches, in one statement with the session's own. `brief`: no more of
     readings than a bill without them needs.
     """
-    cdrs = _ask(store, ref, "cdr_rows", CdrLine, CDR_PLACE, named)
-    rated = _ask(store, ref, "rated_usage_rows", RatedRow)
+    own, read, place = _conditions(of)
     reading = ReadingBrief if brief else ReadingRow
-    readings = _ask(store, ref, "reading_rows", reading)
-    return AskedRows(readings, rated, cdrs, _ask(store, ref, "quarantine_rows", HoldRow), reading)
+    cdrs = _ask(
+        store,
+        "cdr_rows",
+        CdrLine,
+        CDR_PLACE,
+        Named(named.condition, own.parameters | named.parameters) if named else own,
+    )
+    rated = _ask(store, "rated_usage_rows", RatedRow, _PLACE, own)
+    readings = _ask(store, "reading_rows", reading, place, read)
+    return AskedRows(of, readings, rated, cdrs, _ask(store, "quarantine_rows", HoldRow, _PLACE, own), reading)
+
+
+def _conditions(of: SessionRef | Likely) -> tuple[Named, Named, str]:
+    """Which rows of a table, which readings, and what a reading tells of its place."""
+    here = {"charge_point": of.charge_point_id}
+    if isinstance(of, SessionRef):
+        own = Named(_OF_SESSION, {**here, "key": of.session_key})
+        return own, own, _PLACE
+    keyed = in_keys(of.keys)
+    read = Named(_READ_OF_LIKELY.format(keyed), {**here, "transaction": of.transaction_id})
+    return Named(_OF_LIKELY.format(keyed), here), read, _NAMED_PLACE
 
 
 def counted(asked: AskedRows, ref: SessionRef, counts: Coverage) -> SessionRows:
     """What counts of the answers."""
-    own = [row for row in asked.cdrs.result() if row["session_key"] == ref.session_key]
-    own = [row for row in own if row["charge_point"] == ref.charge_point_id]
+    cdrs = [row for row in asked.cdrs.result() if row["charge_point"] == ref.charge_point_id]
     return SessionRows(
         ref,
         sorted(_rows(asked.readings.result(), ref, counts, asked.reading), key=attrgetter("time_ms")),
         _rows(asked.rated.result(), ref, counts, RatedRow),
-        sorted(_rows(own, ref, counts, CdrLine), key=attrgetter("revision")),
+        sorted(_rows(cdrs, ref, counts, CdrLine), key=attrgetter("revision")),
         _rows(asked.holds.result(), ref, counts, HoldRow),
     )
 
 
-def _ask(
-    store: Store, ref: SessionRef, table: str, kind: type[_Row], place: str = _PLACE, named: Named | None = None
-) -> Asked:
-    """The session's rows of a table, whether they count or not, also those of another log: it is not asked by log.
+def _ask(store: Store, table: str, kind: type[_Row], place: str, asked: Named) -> Asked:
+    """Rows of a table, whether they count or not, also those of another log: it is not asked by log.
 
     With the log in the condition, which the sort key has after the time, the store searches its index for longer; with
     PREWHERE it need not find out what to read first.
     """
     columns = ", ".join(f"{_expression(field.name)} AS {field.name}" for field in fields(kind))
-    condition, names = named or (_OF_SESSION, {"charge_point": ref.charge_point_id})
     return store.ask(
-        f"SELECT {place}, v.line AS line, {columns} FROM {table} AS v PREWHERE {condition}",
-        {**names, "key": ref.session_key},
+        f"SELECT {place}, v.line AS line, {columns} FROM {table} AS v PREWHERE {asked.condition}", asked.parameters
     )
 
 
 def _rows(told: list[dict[str, Any]], ref: SessionRef, counts: Coverage, kind: type[_Row]) -> list[_Row]:
-    """Those that count, in log order, each once: a row that was told twice has its identity twice."""
+    """The session's that count, in log order, each once: a row that was told twice has its identity twice."""
     place = ref.log_id, ref.partition
     once = {
         (row["first"], row["line"]): row
         for row in told
-        if (row["log_id"], row["part"]) == place and counts.touches(*place, row["claim"], row["first"], row["first"])
+        if row["session_key"] == ref.session_key
+        and (row["log_id"], row["part"]) == place
+        and counts.touches(*place, row["claim"], row["first"], row["first"])
     }
     values = itemgetter(*(field.name for field in fields(kind)))
     return [kind(*values(once[name])) for name in sorted(once)]

@@ -5,14 +5,21 @@ the newest log wins.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, Self
+
+import numpy as np
 
 from pipeline.clickhouse import Store
+from pipeline.codec.assemble import hash_ids
+from pipeline.codec.records import TRANSACTION_ID_BYTES
+from pipeline.codec.records import TRANSACTION_ID_DTYPE as _ID
 from pipeline.coverage import Asked, Coverage, ask_markers
 from pipeline.errors import DocumentError
+from pipeline.metering.sessions import key_of
+from pipeline.rate.directory import identity_of
 from rating.cdr import CREDIT_SUFFIX, ID_BEGINNING, ID_LENGTH
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{16}")
@@ -23,12 +30,17 @@ SHORT_ID: Final = (
 )
 _REF: Final = itemgetter("log_id", "part", "charge_point", "connector", "session_key", "transaction")
 _SHOWN: Final = 12  # candidates named in an error
+_LIKELY_CONNECTORS: Final = range(1, 9)
 # Of a row of cdr_rows or reading_rows: which session it is of, and what it takes to know whether it counts.
 CDR_PLACE: Final = (
     "v.log_id AS log_id, v.partition AS part, v.claim AS claim, v.offset AS first, v.offset AS last, "
     "toString(v.charge_point_id) AS charge_point, v.connector_id AS connector, v.session_key AS session_key, "
     "v.transaction_id AS transaction"
 )
+
+
+_HERE: Final = "charge_point_id = {{name{0}:String}}"
+_CALLED: Final = "transaction_id = {{transaction{0}:String}}"
 
 
 @dataclass(frozen=True)
@@ -56,13 +68,43 @@ class Found(NamedTuple):
 
 
 class Named(NamedTuple):
-    """The CDRs that a text may name, those of a session's key among them: a condition, and what it needs."""
+    """Rows that are asked for: a condition, and what it needs."""
 
     condition: str
-    parameters: dict[str, str]
+    parameters: dict[str, Any]
 
 
-Ahead = Callable[[SessionRef, Named | None], Asked | None]
+class Likely(NamedTuple):
+    """Sessions of a charge point that a transaction's name may mean, by their keys: before any was found."""
+
+    charge_point_id: str
+    transaction_id: str
+    keys: tuple[int, ...]  # by connector; empty where metering makes none of such a name
+
+    @classmethod
+    def of(cls, charge_point_id: str, transaction_id: str) -> Self:
+        """With the keys that metering gives to a transaction when its id is used for the first time."""
+        name = transaction_id.encode()
+        if not 0 < len(name) <= TRANSACTION_ID_BYTES:
+            return cls(charge_point_id, transaction_id, ())
+        identity, txn = np.uint64(identity_of(charge_point_id.encode())), hash_ids(np.array([name], _ID))[0]
+        keys = (int(key_of(identity, txn, connector)) for connector in _LIKELY_CONNECTORS)
+        return cls(charge_point_id, transaction_id, tuple(keys))
+
+
+class AskedAhead(Protocol):
+    """Answers to come that a search for the session may use."""
+
+    @property
+    def readings(self) -> Asked:
+        """Of a Likely: the rows of its keys and of its transaction."""
+
+    @property
+    def cdrs(self) -> Asked:
+        """Those of the session, and those named."""
+
+
+Ahead = Callable[[SessionRef | Likely, Named | None], AskedAhead | None]
 
 
 class _Asking(NamedTuple):
@@ -79,9 +121,10 @@ def find(store: Store, text: str) -> SessionRef:
 def lookup(store: Store, text: str, ahead: Ahead = lambda _, __: None) -> Found:
     """`find`, for who reads the session's rows next.
 
-    `ahead` is told of a session when all rows that were found are its own, markers are read, and it is not known yet
-    whether the rows count: its rows can be asked meanwhile. Where CDRs are still to be searched it is told which, and
-    may answer with the rows (`CDR_PLACE` in them), so that the table is asked once.
+    `ahead` is told whose rows can be asked meanwhile, when markers are read: of the sessions that "charge point *
+    transaction" most likely means, while they are searched for; else of the one session that all rows that were found
+    are of, while it is not known yet whether they count. Where CDRs are still to be searched it is told which, and may
+    answer with the rows (`CDR_PLACE` in them), so that a table is asked once.
     """
     asking = _Asking(store, ask_markers(store), ahead)
     found = _newest_log(store, _by_key(asking, int(text, 16)) if _KEY.fullmatch(text) else [])
@@ -116,16 +159,49 @@ def _by_place(asking: _Asking, text: str) -> list[Found]:
     pairs = [(text[:at], text[at + 1 :]) for at, letter in enumerate(text) if letter == "*"]
     if not pairs:
         return []
+    cdrs = _cdrs(pairs, cdr, "session_key = {key:UInt64}")
+    if len(pairs) == 1:
+        found = _at_once(asking, Likely.of(*pairs[0]), cdr)
+        if found is not None:
+            return found
+    in_readings = [f"{_HERE.format(at)} AND {_CALLED.format(at)}" for at in range(len(pairs))]
+    return _found(asking, [_each("reading_rows", " OR ".join(in_readings))], cdrs.parameters, cdrs)
+
+
+def _cdrs(pairs: list[tuple[str, str]], cdr: str, keyed: str) -> Named:
+    """CDRs of a charge point: of a transaction, of keys, or of a CDR's id, also where that was shortened."""
     shortened = f" OR {SHORT_ID} = {{cdr:String}}" if len(cdr) == ID_LENGTH else ""
-    here = [f"charge_point_id = {{name{at}:String}}" for at in range(len(pairs))]
-    named = [f"transaction_id = {{transaction{at}:String}}" for at in range(len(pairs))]
-    known = f"session_key = {{key:UInt64}} OR cdr_id = {{cdr:String}}{shortened}"
-    in_cdrs = [f"{p} AND ({t} OR {known})" for p, t in zip(here, named, strict=True)]
-    in_readings = [f"{p} AND {t}" for p, t in zip(here, named, strict=True)]
+    known = f"{keyed} OR cdr_id = {{cdr:String}}{shortened}"
+    named = [f"{_HERE.format(at)} AND ({_CALLED.format(at)} OR {known})" for at in range(len(pairs))]
     names = {f"name{at}": name for at, (name, _) in enumerate(pairs)}
     names |= {f"transaction{at}": transaction for at, (_, transaction) in enumerate(pairs)}
-    cdrs = Named(" OR ".join(in_cdrs), {"cdr": cdr, **names})
-    return _found(asking, [_each("reading_rows", " OR ".join(in_readings))], names, cdrs)
+    return Named(" OR ".join(named), {"cdr": cdr, **names})
+
+
+def _at_once(asking: _Asking, likely: Likely, cdr: str) -> list[Found] | None:
+    """What `_found` finds of a charge point's transaction, its rows asked beside the search: one round less.
+
+    A key follows from the name, unless the id was used for the session before too. None where a session of the name has
+    another key than the likely ones, where there are too many claims to read them all, or where nobody wants the rows.
+    """
+    begun = Coverage.everywhere(asking.store, asking.markers) if likely.keys else None
+    pair = likely.charge_point_id, likely.transaction_id
+    asked = asking.ahead(likely, _cdrs([pair], cdr, in_keys(likely.keys))) if begun else None
+    if begun is None or asked is None:
+        return None
+    here = {"charge_point": likely.charge_point_id}
+    called = [row for row in asked.readings.result() if row["transaction"] == likely.transaction_id]
+    rows = [{**row, **here, "last": row["first"]} for row in called if row["session_key"]]
+    told = _refs(rows)
+    if not {ref.session_key for ref in told} <= set(likely.keys):
+        return None
+    others = set(likely.keys) - ({told[0].session_key} if len(told) == 1 else set())
+    rows += [
+        row
+        for row in asked.cdrs.result()
+        if row["session_key"] not in {0, *others} or likely.transaction_id == row["transaction"] or row["cdr_id"] == cdr
+    ]
+    return _counted([row for row in rows if row["session_key"]], begun())
 
 
 def _by_name(asking: _Asking, text: str) -> list[Found]:
@@ -134,6 +210,11 @@ def _by_name(asking: _Asking, text: str) -> list[Found]:
     if len(text) == ID_LENGTH:
         asked.append(_select("cdr_rows", f"{SHORT_ID} = {{name:String}}"))
     return _found(asking, asked, {"name": text})
+
+
+def in_keys(keys: Collection[int]) -> str:
+    """The condition that a row is of one of some sessions."""
+    return f"session_key IN ({', '.join(map(str, keys))})"
 
 
 def _select(table: str, condition: str) -> str:
@@ -161,13 +242,18 @@ def _found(asking: _Asking, asked: list[str], parameters: dict[str, Any], cdrs: 
     rows = [row for answer in answers for row in answer.result()]
     begun = _begun(asking, rows)
     told = _refs(rows)
-    more = asking.ahead(told[0], cdrs) if len(told) == 1 else None
+    ahead = asking.ahead(told[0], cdrs) if len(told) == 1 else None
     if cdrs:
-        more = more or asking.store.ask(_each("cdr_rows", cdrs.condition), {**cdrs.parameters, "key": 0})
+        more = (
+            ahead.cdrs if ahead else asking.store.ask(_each("cdr_rows", cdrs.condition), {**cdrs.parameters, "key": 0})
+        )
         named = [row for row in more.result() if row["session_key"]]
         begun = begun if _places(named) <= _places(rows) else _begun(asking, named + rows)
         rows += named
-    coverage = begun()
+    return _counted(rows, begun())
+
+
+def _counted(rows: list[dict[str, Any]], coverage: Coverage) -> list[Found]:
     counted = [r for r in rows if coverage.touches(r["log_id"], r["part"], r["claim"], r["first"], r["last"])]
     return [Found(ref, coverage) for ref in _refs(counted)]
 

@@ -5,7 +5,7 @@ from rating.usage import UsageRow
 
 
 def row(start: int, quantity: int, cost: int, flags: int = 0, dimension: int = ENERGY) -> RatedRow:
-    return RatedRow(start, start + 10, dimension, quantity, cost, 1, "EUR", "T@1", 0, 0, 0, 0, flags)
+    return RatedRow(start, start + 10, dimension, quantity, cost, 1, "T@1", 0, 0, 0, 0, flags)
 
 
 def test_a_reversal_takes_back_the_row_it_names_and_no_other() -> None:

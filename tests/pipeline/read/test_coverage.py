@@ -87,6 +87,9 @@ def test_markers_that_were_asked_for_everywhere_tell_the_same_of_few_claims_and_
     assert 100 < len(markers.result()) <= _FEW
     assert Coverage.begin(history, places, markers)() == truth
     assert Coverage.begin(history, [], markers)().spans == {}
+    everywhere = Coverage.everywhere(history, markers)
+    assert everywhere
+    assert everywhere() == Coverage.of(history, [(log, 0) for log in range(80)])
     history.command(
         "INSERT INTO marker_rows (log_id, partition, claim, first_offset, last_offset) "
         f"SELECT 1000 + number, 0, 1, 0, 9 FROM numbers({_FEW})"
@@ -94,6 +97,7 @@ def test_markers_that_were_asked_for_everywhere_tell_the_same_of_few_claims_and_
     markers = ask_markers(history)
     assert len(markers.result()) == _FEW + 1  # not all of them: those of the places are asked for again
     assert Coverage.begin(history, places, markers)() == truth
+    assert Coverage.everywhere(history, markers) is None
 
 
 def test_a_claim_that_is_taken_while_rows_are_asked_cuts_off_nothing_that_counted(history: Store) -> None:

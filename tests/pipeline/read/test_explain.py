@@ -1,5 +1,6 @@
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pipeline.commands.explain import command
 from pipeline.errors import DocumentError
 from pipeline.read.explanation import explained, explanation
 from pipeline.read.session_rows import HELD, OPEN, SETTLED, load
-from pipeline.read.sessions import SHORT_ID, find
+from pipeline.read.sessions import SHORT_ID, Likely, current_log, find
 from pipeline.settings import Settings
 from rating.cdr import short_id
 from tests.pipeline.read.conftest import Run
@@ -146,6 +147,80 @@ def test_a_cdr_of_the_name_is_found_beside_the_readings_of_another_session_and_w
         )
 
 
+def one_after_the_other(store: Store, name: str, with_readings: bool) -> dict[str, Any]:
+    """The obvious twin of `explained`: find the session, then read it."""
+    return explanation(store, load(store, find(store, name)), with_readings)
+
+
+def told_or_refused(tell: Callable[[Store, str, bool], dict[str, Any]], store: Store, name: str) -> list[Any]:
+    """The explanation with and without readings, or why there is none."""
+    try:
+        return [tell(store, name, with_readings) for with_readings in (False, True)]
+    except DocumentError as error:
+        return [error.message]
+
+
+SECOND_KEY, ANOTHER_KEY = f"toUInt64({Likely.of('BREMEN-1', '4711').keys[1]})", "session_key + 5"
+OTHER = {"transaction_id": "'other'", "cdr_id": "'BREMEN-1*other'"}
+ALL, READ, SETTLED_ONLY = ("reading_rows", "rated_usage_rows", "cdr_rows"), ("reading_rows",), ("cdr_rows",)
+STRANGE = {
+    "nothing but repeats": (ALL, {}),
+    "a session of the name on another connector": (ALL, {"session_key": SECOND_KEY, "connector_id": "2"}),
+    "readings of the name on another connector": (READ, {"session_key": SECOND_KEY, "connector_id": "2"}),
+    "a session of the name by a used id": (ALL, {"session_key": ANOTHER_KEY}),
+    "a CDR of the name by a used id": (SETTLED_ONLY, {"session_key": ANOTHER_KEY}),
+    "a likely key with another transaction": (ALL, {"session_key": SECOND_KEY, **OTHER}),
+    "CDRs of a likely key with another transaction": (SETTLED_ONLY, {"session_key": SECOND_KEY, **OTHER}),
+    "rows of the session with another transaction": (ALL, OTHER),
+    "another life of the log": (ALL, {"log_id": "log_id + 1"}),
+    "another life of the log that read nothing": (SETTLED_ONLY, {"log_id": "log_id + 1"}),
+    "another life of the log in which the id was used": (ALL, {"log_id": "log_id + 1", "session_key": ANOTHER_KEY}),
+    "another life that counts for nobody": (ALL, {"log_id": "log_id + 2"}),
+    "rows outside any session": (READ, {"session_key": "toUInt64(0)"}),
+    "rows of a fenced writer": (ALL, {"claim": "toUInt32(99)", "session_key": SECOND_KEY}),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_whatever_else_bears_a_sessions_name_the_answer_is_that_of_searching_first(store: Store, strange: str) -> None:
+    tables, put = STRANGE[strange]
+    key = find(store, "BREMEN-1*4711").session_key
+    with another_life(store, tables):
+        for table in tables:
+            columns = {row["name"] for row in store.rows(f"DESCRIBE {table}")}
+            wanted = {"line": "line + 1000"} | {name: to for name, to in put.items() if name in columns}
+            store.command(
+                f"INSERT INTO {table} SELECT * REPLACE ({', '.join(f'{to} AS {name}' for name, to in wanted.items())}) "
+                f"FROM {table} WHERE charge_point_id = 'BREMEN-1' AND session_key = {key} AND line < 1000"
+            )
+        for name in ("BREMEN-1*4711", "BREMEN-1*4711-C", "BREMEN-1*other", f"{key:016x}"):
+            truth = told_or_refused(one_after_the_other, store, name)
+            assert told_or_refused(explained, store, name) == truth, name
+
+
+@contextmanager
+def another_life(store: Store, tables: Sequence[str]) -> Iterator[None]:
+    """The same claims and markers under a log that was claimed later; afterwards all is as before."""
+    log_id = current_log(store)
+    for table, later in (("claim_rows", ", claimed_at + 1 AS claimed_at"), ("marker_rows", "")):
+        store.command(f"INSERT INTO {table} SELECT * REPLACE (log_id + 1 AS log_id{later}) FROM {table}")
+    try:
+        yield
+    finally:
+        for table in ("claim_rows", "marker_rows"):
+            store.command(f"ALTER TABLE {table} DELETE WHERE log_id != {log_id} SETTINGS mutations_sync = 1")
+        for table in tables:
+            store.command(f"ALTER TABLE {table} DELETE WHERE line >= 1000 SETTINGS mutations_sync = 1")
+
+
+def test_metering_makes_a_key_of_a_transactions_id_and_none_of_what_is_none(store: Store) -> None:
+    for name in ("BREMEN-1*4711", "BREMEN-2*4712", "BREMEN-3*4713", "BREMEN-1*4714"):
+        assert find(store, name).session_key == Likely.of(*name.split("*")).keys[0]
+    assert len(set(Likely.of("BREMEN-1", "4711").keys)) == 8
+    for none in ("", "4" * 37, "ü" * 19):
+        assert Likely.of("BREMEN-1", none).keys == ()
+
+
 class Ordered(Store):
     """Notes when each question begins and ends."""
 
@@ -168,6 +243,5 @@ def test_a_bills_rows_and_claims_are_asked_for_when_its_markers_are_read(rated: 
         noted = list(store.noted)
     marked = next(at for at, (what, sql) in enumerate(noted) if what == "ends" and "FROM marker_rows" in sql)
     before = [sql for what, sql in noted[:marked] if what == "begins"]
-    assert len(before) == 2  # the session in readings, beside the markers
-    assert not any(word in sql for sql in before for word in ("claim_rows", "cdr_rows", "reference_rows"))
-    assert sum(what == "begins" for what, _ in noted) == 8
+    assert len(before) == 1  # the markers themselves
+    assert sum(what == "begins" for what, _ in noted) == 7
