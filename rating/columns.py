@@ -32,6 +32,7 @@ SPLIT_STATE: Final = 6
 ABSENT: Final = -1
 MISSING_POWER: Final = 1
 MISSING_CURRENT: Final = 2
+MISSING_BITS: Final = 2  # that the two take
 
 FREE: Final = -1  # the component of a dimension that nothing prices
 

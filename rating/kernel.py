@@ -7,7 +7,8 @@ and the piece before carries exactly the threshold, so pieces of zero length exi
 What a piece costs is quantity × price of its component; totals, steps, taxes and limits are `settle`'s.
 
 Most intervals are one piece: `rate_interval` finds that out and writes it, and only that much becomes part of its
-callers. Where it indexes, rows are unsigned: numba tests whether a signed one counts from the end, and in a pass of
+callers. What prices it is not searched but stands in a cell (`cells`), as flips are looked for in one span of the
+calendar. Where it indexes, rows are unsigned: numba tests whether a signed one counts from the end, and in a pass of
 nothing but look-ups these tests take a fifth of the time.
 """
 
@@ -15,10 +16,12 @@ from typing import Final
 
 from numpy import uint64
 
+from rating.cells import NO_LIMIT
 from rating.columns import (
     ABSENT,
     CHARGING,
     FREE,
+    MISSING_BITS,
     MISSING_CURRENT,
     MISSING_POWER,
     PARKING,
@@ -35,22 +38,30 @@ from rating.columns import (
 )
 from rating.jit import inlined, kernel, part
 from rating.ratesheet import (
+    CELLS,
+    CELLS_AT,
+    CURRENT_END,
+    CURRENT_STEP,
     DURATION_AT,
     DURATION_END,
+    DURATION_STEP,
     ENERGY_MAX_MWH,
     FLIPS_AT,
     FLIPS_END,
     FROM_MS,
     KWH_AT,
     KWH_END,
-    NO_LIMIT,
     PATTERNS_AT,
+    POWER_END,
+    POWER_STEP,
     SLOT_ENERGY,
     SLOT_EXPIRED,
     SLOT_FLAT,
     SLOT_PARKING,
     SLOT_RESERVATION,
     SLOT_TIME,
+    SPAN_BITS,
+    SPANS_AT,
     TIME_MAX_MS,
     UNTIL_MS,
     Book,
@@ -74,6 +85,16 @@ def _segment(book: Book, low: int, high: int, instant_ms: int) -> int:
         else:
             high = middle
     return low
+
+
+@inlined
+def flip_at(book: Book, sheet: int, instant_ms: int) -> int:
+    """The last flip of the sheet's calendar at or before an instant of its horizon."""
+    first: int = book.sheets[sheet, FLIPS_AT]
+    if book.sheets[sheet, FLIPS_END] - first <= 1:
+        return first
+    span = book.sheets[sheet, SPANS_AT] + ((instant_ms - book.sheets[sheet, FROM_MS]) >> SPAN_BITS)
+    return _segment(book, first + book.spans[uint64(span)], first + book.spans[uint64(span + 1)] + 1, instant_ms)
 
 
 @inlined
@@ -182,10 +203,46 @@ def _next_threshold(book: Book, at: int, end: int, reached: int) -> int:
 
 
 @inlined
+def _reached(book: Book, at: int, end: int, value: int) -> int:
+    """How many of the thresholds [at, end) a value reaches. All are compared: where power stops can't be guessed."""
+    count = 0
+    for row in range(at, end):
+        count += book.thresholds[uint64(row)] <= value
+    return count
+
+
+@inlined
+def _cell(book: Book, sheet: int, flip: int, kwh: int, duration: int, power_mw: int, current_ma: int) -> int:
+    """The cell of the pattern that holds, between the thresholds that are reached and those that are not."""
+    sheets = book.sheets
+    cell: int = sheets[sheet, CELLS_AT] + sheets[sheet, CELLS] * book.flip_pattern[uint64(flip)]
+    cell += kwh - sheets[sheet, KWH_AT] + (duration - sheets[sheet, DURATION_AT]) * sheets[sheet, DURATION_STEP]
+    power_at, current_at, end = sheets[sheet, DURATION_END], sheets[sheet, POWER_END], sheets[sheet, CURRENT_END]
+    if power_at < end:
+        cell += _reached(book, power_at, current_at, power_mw) * sheets[sheet, POWER_STEP]
+        cell += _reached(book, current_at, end, current_ma) * sheets[sheet, CURRENT_STEP]
+    return cell
+
+
+@inlined
 def _components(
+    book: Book, sheet: int, flip: int, marks: Marks, mark: int, kwh: int, duration: int, so_far_mwh: int, lasted_ms: int
+) -> tuple[int, int, int]:
+    """What prices energy and time now, and what could not be checked (MISSING_* bits): of the cell, or searched."""
+    row = uint64(mark)
+    state = marks.state[row]
+    if state > PARKING or book.sheets[sheet, CELLS] == 0 or lasted_ms < 0:
+        return _searched(book, sheet, flip, marks, mark, so_far_mwh, lasted_ms)
+    cell = uint64(_cell(book, sheet, flip, kwh, duration, marks.power_mw[row], marks.current_ma[row]))
+    energy, time = book.cells[cell, SLOT_ENERGY], book.cells[cell, uint64(SLOT_TIME + state)]
+    return energy >> MISSING_BITS, time >> MISSING_BITS, (energy | time) & (MISSING_POWER | MISSING_CURRENT)
+
+
+@part
+def _searched(
     book: Book, sheet: int, flip: int, marks: Marks, mark: int, so_far_mwh: int, lasted_ms: int
 ) -> tuple[int, int, int]:
-    """What prices energy and time now, and what could not be checked (MISSING_* bits)."""
+    """The same by a search of the sheet's elements: of reservations, and where cells would be too many."""
     row = uint64(mark)
     energy_slot, time_slot = _slots(marks.state[row])
     pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[uint64(flip)]
@@ -249,7 +306,7 @@ def _cut(
     last_mark, last_flip = first_mark + n_marks, book.sheets[sheet, FLIPS_END]
     mark = _next_mark(marks, first_mark, last_mark, start_ms)
     curve, elapsed = _curve_length(marks, mark, last_mark, start_ms, end_ms)
-    flip = _segment(book, book.sheets[sheet, FLIPS_AT], last_flip, start_ms)
+    flip = flip_at(book, sheet, start_ms)
     last_kwh, last_duration = book.sheets[sheet, KWH_END], book.sheets[sheet, DURATION_END]
     kwh = _next_threshold(book, book.sheets[sheet, KWH_AT], last_kwh, energy_before_mwh)
     duration = _next_threshold(book, book.sheets[sheet, DURATION_AT], last_duration, start_ms - session_start_ms)
@@ -261,7 +318,7 @@ def _cut(
         lasts_until = session_start_ms + book.thresholds[duration] if duration < last_duration else _FAR
         lasted = now - session_start_ms if now < lasts_until else lasts_until - 1 - session_start_ms
         energy_component, time_component, missing = _components(
-            book, sheet, flip, marks, mark, energy_before_mwh + used, lasted
+            book, sheet, flip, marks, mark, kwh, duration, energy_before_mwh + used, lasted
         )
         # 2. Until when, and how far the curve gets until then: to its end, or so far as what charged by then says.
         until, reason = _until(book, marks, mark, last_mark, flip, last_flip, lasts_until, end_ms)
@@ -314,7 +371,7 @@ def rate_interval(
     # One piece, as most are: the loop of `_cut` would end where it begins. Only this much is inlined.
     last_mark, last_flip = first_mark + n_marks, sheets[sheet, FLIPS_END]
     mark = _next_mark(marks, first_mark, last_mark, start_ms)
-    flip = _segment(book, sheets[sheet, FLIPS_AT], last_flip, start_ms)
+    flip = flip_at(book, sheet, start_ms)
     kwh = _next_threshold(book, sheets[sheet, KWH_AT], sheets[sheet, KWH_END], energy_before_mwh)
     elapsed = start_ms - session_start_ms
     duration = _next_threshold(book, sheets[sheet, DURATION_AT], sheets[sheet, DURATION_END], elapsed)
@@ -330,7 +387,9 @@ def rate_interval(
         )  # fmt: skip
     if start_ms == end_ms and energy_mwh == 0:
         return at
-    energy_component, time_component, missing = _components(book, sheet, flip, marks, mark, energy_before_mwh, elapsed)
+    energy_component, time_component, missing = _components(
+        book, sheet, flip, marks, mark, kwh, duration, energy_before_mwh, elapsed
+    )
     return _write(
         pieces, at, at, tag, start_ms, end_ms, energy_mwh, marks.state[uint64(mark)], SPLIT_READING, energy_component,
         time_component, missing,
@@ -346,7 +405,7 @@ def flat_component(book: Book, sheet: int, slot: int, instant_ms: int, power_mw:
     """
     if instant_ms < book.sheets[sheet, FROM_MS] or instant_ms >= book.sheets[sheet, UNTIL_MS]:
         return NOT_COVERED
-    flip = _segment(book, book.sheets[sheet, FLIPS_AT], book.sheets[sheet, FLIPS_END], instant_ms)
+    flip = flip_at(book, sheet, instant_ms)
     pattern = book.sheets[sheet, PATTERNS_AT] + book.flip_pattern[flip]
     component, _ = _select(book, pattern, slot, 0, current_ma, power_mw, 0)
     return component

@@ -3,10 +3,12 @@
 A `Book` holds all sheets. A sheet (an int) never changes its meaning while a book grows: a builder only
 appends, and `book()` gives a new value; readers of the old one are not disturbed.
 
-    sheet ─> calendar: sorted UTC flips, at each a pattern (which windows of the local clock hold)
+    sheet ─> calendar: sorted UTC flips, at each a pattern (which windows of the local clock hold);
+                       spans of equal length, at each the flip that holds: where to look
           ─> patterns: per slot the candidates in list order, up to the first that always holds
                        candidate = (component or FREE, row of dynamic limits or NO_LIMIT)
-          ─> thresholds: kWh and durations at which something may change
+          ─> thresholds: kWh, durations, power and current at which something may change
+          ─> cells: what prices energy and time in each pattern between any thresholds, if they are not too many
           ─> tax rates, price limits, bounds
 
 Sheets that share zone and windows share a calendar, so thousands of tariff versions cost little.
@@ -14,6 +16,7 @@ Sheets that share zone and windows share a calendar, so thousands of tariff vers
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import gcd
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rating import localtime, money
+from rating.cells import CELLS_MAX, FOREVER, NO_LIMIT, Grid
 from rating.columns import FREE, I32, I64
 from rating.errors import SheetError
 from rating.policy import DEFAULT, Policy
@@ -54,6 +58,7 @@ SLOT_FLAT: Final = 5
 SLOT_RESERVATION_FLAT: Final = 6
 SLOT_EXPIRED_FLAT: Final = 7
 SLOTS: Final = 8
+CELL_SLOTS: Final = 3  # the first, which cells answer for: those of a session that is not a reservation
 _ASKED: Final = (
     (ENERGY, (CHARGING_ELEMENT,)),
     (TIME, (CHARGING_ELEMENT,)),
@@ -73,26 +78,34 @@ FLIPS_AT: Final = 0
 FLIPS_END: Final = 1
 FROM_MS: Final = 2
 UNTIL_MS: Final = 3
-PATTERNS_AT: Final = 4
-KWH_AT: Final = 5
-KWH_END: Final = 6
-DURATION_AT: Final = 7
-DURATION_END: Final = 8
-ENERGY_MAX_MWH: Final = 9  # energy and time of one session beyond which cost could leave int64
-TIME_MAX_MS: Final = 10
-TAX_MODE: Final = 11
-DENOMINATOR: Final = 12  # of all tax factors of the sheet
-RATES_AT: Final = 13
-RATES_END: Final = 14
-MIN_EXCL: Final = 15  # price limits in cost units; NO_AMOUNT = not limited
-MIN_INCL: Final = 16
-MAX_EXCL: Final = 17
-MAX_INCL: Final = 18
-ROUND_TO: Final = 19  # cost units that totals are rounded to a multiple of
-STEPS_COUNT: Final = 20  # 0 where the policy ignores step_size
-COMPONENTS_AT: Final = 21
-COMPONENTS_END: Final = 22
-SHEET_COLUMNS: Final = 23
+SPANS_AT: Final = 4
+PATTERNS_AT: Final = 5
+KWH_AT: Final = 6
+KWH_END: Final = 7
+DURATION_AT: Final = 8
+DURATION_END: Final = 9  # behind them the thresholds of power
+POWER_END: Final = 10  # and of current
+CURRENT_END: Final = 11
+CELLS_AT: Final = 12
+CELLS: Final = 13  # of each pattern; 0 = they would be too many, the elements are searched
+CURRENT_STEP: Final = 14  # from a cell to that of the next threshold; of energy it is the next row
+POWER_STEP: Final = 15
+DURATION_STEP: Final = 16
+ENERGY_MAX_MWH: Final = 17  # energy and time of one session beyond which cost could leave int64
+TIME_MAX_MS: Final = 18
+TAX_MODE: Final = 19
+DENOMINATOR: Final = 20  # of all tax factors of the sheet
+RATES_AT: Final = 21
+RATES_END: Final = 22
+MIN_EXCL: Final = 23  # price limits in cost units; NO_AMOUNT = not limited
+MIN_INCL: Final = 24
+MAX_EXCL: Final = 25
+MAX_INCL: Final = 26
+ROUND_TO: Final = 27  # cost units that totals are rounded to a multiple of
+STEPS_COUNT: Final = 28  # 0 where the policy ignores step_size
+COMPONENTS_AT: Final = 29
+COMPONENTS_END: Final = 30
+SHEET_COLUMNS: Final = 31
 
 # Columns of Book.components.
 PRICE_E4: Final = 0
@@ -113,12 +126,11 @@ RATE_COLUMNS: Final = 3
 
 # Columns of Book.limits: min <= value < max.
 LIMIT_COLUMNS: Final = 8
-NO_LIMIT: Final = -1
 NO_VAT: Final = -1
 NO_AMOUNT: Final = -1
 RATES_MAX: Final = 8  # different VAT percentages in one tariff
 
-FOREVER: Final = 2**62
+SPAN_BITS: Final = 25  # 2**25 ms are 9 hours: of usual calendars one flip or two
 _COST_BOUND: Final = 2**60  # of one dimension of one session: 6.4 million currency units
 _DENOMINATOR_BOUND: Final = 2**60
 
@@ -129,10 +141,12 @@ class Book(NamedTuple):
     sheets: I64  # [sheet, SHEET_COLUMNS]
     flips: I64  # UTC ms from which a pattern holds
     flip_pattern: I32  # pattern of the calendar, to be added to PATTERNS_AT
+    spans: I32  # per SPAN_BITS of ms from FROM_MS on: which flip of the calendar holds at its start
     patterns: I32  # [pattern, SLOTS + 1]: where the candidates of a slot begin and end
     candidates: I32  # [candidate, 2]: component or FREE, row of limits or NO_LIMIT
     limits: I64  # [row, LIMIT_COLUMNS]: mWh, mA, mW, ms, each min and max
-    thresholds: I64  # kWh (mWh) and duration (ms) thresholds of the sheets
+    thresholds: I64  # kWh (mWh), duration (ms), power (mW) and current (mA) thresholds of the sheets
+    cells: I32  # [cell, SLOT_ENERGY, SLOT_TIME, SLOT_PARKING]: component << MISSING_BITS | what could not be checked
     components: I64  # [component, COMPONENT_COLUMNS]
     rates: I64  # [rate, RATE_COLUMNS]
 
@@ -154,6 +168,7 @@ class _Calendar:
         self.patterns: list[tuple[bool, ...]] = [] if windows else [()]
         self.instants = np.array([] if windows else [-FOREVER], np.int64)
         self.pattern = np.zeros(len(self.instants), np.int32)
+        self.spans = np.zeros(0, np.int32)
         self._equal_is_day = policy.equal_times == "whole-day"
         self._numbers: dict[tuple[bool, ...], int] = {}
 
@@ -167,6 +182,12 @@ class _Calendar:
         if len(pattern) and len(of_later) and pattern[-1] == of_later[0]:
             later, of_later = later[1:], of_later[1:]  # nothing flips where the two meet
         self.instants, self.pattern = np.concatenate([instants, later]), np.concatenate([pattern, of_later])
+
+    def divide(self, from_ms: int, until_ms: int) -> None:
+        """Note which flip holds where each span of the horizon begins, and where the one behind the last does."""
+        if self.windows:
+            starts = np.arange(from_ms, until_ms + (2 << SPAN_BITS), 1 << SPAN_BITS)
+            self.spans = np.maximum(np.searchsorted(self.instants, starts, "right") - 1, 0).astype(np.int32)
 
     def _flips(self, from_ms: int, until_ms: int) -> tuple[I64, I32]:
         instants, holds = localtime.flips(self.zone, self.windows, from_ms, until_ms, equal_is_day=self._equal_is_day)
@@ -214,6 +235,7 @@ class BookBuilder:
         self._sheets: list[list[int]] = []
         self._patterns, self._candidates = _Rows(SLOTS + 1, np.int32), _Rows(2, np.int32)
         self._limits, self._thresholds = _Rows(LIMIT_COLUMNS, np.int64), _Rows(1, np.int64)
+        self._cells = _Rows(CELL_SLOTS, np.int32)
         self._components, self._rates = _Rows(COMPONENT_COLUMNS, np.int64), _Rows(RATE_COLUMNS, np.int64)
 
     def add(self, tariff: Tariff, key: str, zone: str) -> int:
@@ -238,17 +260,20 @@ class BookBuilder:
             calendar.widen(from_ms, self.from_ms, before=True)
             calendar.widen(self.until_ms, until_ms)
         self.from_ms, self.until_ms = min(from_ms, self.from_ms), max(until_ms, self.until_ms)
+        for calendar in self._calendars.values():
+            calendar.divide(self.from_ms, self.until_ms)
         for compiled, row in zip(self._compiled, self._sheets, strict=True):
             if compiled.patterns_written < len(compiled.calendar.patterns):
-                row[PATTERNS_AT] = self._write_patterns(compiled)
+                self._write_patterns(compiled, row)
 
     def book(self) -> Book:
         """The book of all sheets so far, over the horizon so far."""
         calendars = list(self._calendars.values())
-        lengths = np.array([0, *(len(calendar.instants) for calendar in calendars)], np.int64)
-        starts = dict(zip(map(id, calendars), np.cumsum(lengths).tolist(), strict=False))
+        starts = _places(calendars, [len(calendar.instants) for calendar in calendars])
+        spans = _places(calendars, [len(calendar.spans) for calendar in calendars])
         sheets = np.array(self._sheets, np.int64).reshape(-1, SHEET_COLUMNS)
         sheets[:, FLIPS_AT] = [starts[id(one.calendar)] for one in self._compiled]
+        sheets[:, SPANS_AT] = [spans[id(one.calendar)] for one in self._compiled]
         sheets[:, FLIPS_END] = sheets[:, FLIPS_AT] + [len(one.calendar.instants) for one in self._compiled]
         local = np.array([bool(one.calendar.windows) for one in self._compiled], np.bool_)
         sheets[:, FROM_MS] = np.where(local, self.from_ms, -FOREVER)
@@ -257,10 +282,12 @@ class BookBuilder:
             sheets=sheets,
             flips=np.concatenate([np.empty(0, np.int64), *(calendar.instants for calendar in calendars)]),
             flip_pattern=np.concatenate([np.empty(0, np.int32), *(calendar.pattern for calendar in calendars)]),
+            spans=np.concatenate([np.empty(0, np.int32), *(calendar.spans for calendar in calendars)]),
             patterns=self._patterns.array(),
             candidates=self._candidates.array(),
             limits=self._limits.array(),
             thresholds=self._thresholds.array().ravel(),
+            cells=self._cells.array(),
             components=self._components.array(),
             rates=self._rates.array(),
         )
@@ -271,6 +298,7 @@ class BookBuilder:
         if place not in self._calendars:
             self._calendars[place] = _Calendar(zone, windows, self.policy)
             self._calendars[place].widen(self.from_ms, self.until_ms)
+            self._calendars[place].divide(self.from_ms, self.until_ms)
         return self._calendars[place]
 
     def _row(self, compiled: "_Compiled", sheet: int) -> list[int]:
@@ -285,25 +313,37 @@ class BookBuilder:
         row[COMPONENTS_END] = self._components.count
         compiled.components_at = row[COMPONENTS_AT]
         compiled.limits_at = self._limits.append([_limits_row(limit) for limit in compiled.limits])
-        row[KWH_AT] = self._thresholds.append([[one] for one in sorted(compiled.kwh)])
-        row[KWH_END] = row[DURATION_AT] = self._thresholds.append([[one] for one in sorted(compiled.durations)])
-        row[DURATION_END] = self._thresholds.count
-        row[PATTERNS_AT] = self._write_patterns(compiled)
+        row[KWH_AT] = self._thresholds.append([[one] for one in compiled.kwh])
+        row[KWH_END] = row[DURATION_AT] = self._thresholds.append([[one] for one in compiled.durations])
+        row[DURATION_END] = self._thresholds.append([[one] for one in compiled.grid.power])
+        row[POWER_END] = self._thresholds.append([[one] for one in compiled.grid.current])
+        row[CURRENT_END] = self._thresholds.count
+        row[CURRENT_STEP], row[POWER_STEP] = compiled.grid.current_step, compiled.grid.power_step
+        row[DURATION_STEP] = compiled.grid.duration_step
+        self._write_patterns(compiled, row)
         return row
 
-    def _write_patterns(self, compiled: "_Compiled") -> int:
-        """Write the candidates of every pattern of the sheet's calendar; the number of the first."""
-        rows = []
+    def _write_patterns(self, compiled: "_Compiled", row: list[int]) -> None:
+        """Write the candidates and the cells of every pattern of the sheet's calendar, and where they are."""
+        patterns: list[list[int]] = []
         candidates: list[tuple[int, int]] = []
+        cells: list[tuple[int, ...]] = []
+        grid = compiled.grid
+        row[CELLS] = grid.size if grid.size * len(compiled.calendar.patterns) <= CELLS_MAX else 0
         for pattern in compiled.calendar.patterns:
-            places = [self._candidates.count + len(candidates)]
-            for slot in compiled.slots(pattern):
-                candidates.extend(compiled.placed(*candidate) for candidate in slot)
-                places.append(self._candidates.count + len(candidates))
-            rows.append(places)
+            slots = compiled.slots(pattern)
+            lengths = accumulate(map(len, slots), initial=self._candidates.count + len(candidates))
+            patterns.append(list(lengths))
+            candidates.extend(
+                (component, limits if limits == NO_LIMIT else limits + compiled.limits_at)
+                for slot in slots
+                for component, limits in slot
+            )
+            if row[CELLS]:
+                cells.extend(grid.cells(slots[:CELL_SLOTS]))
         self._candidates.append(candidates)
-        compiled.patterns_written = len(rows)
-        return self._patterns.append(rows)
+        compiled.patterns_written = len(patterns)
+        row[PATTERNS_AT], row[CELLS_AT] = self._patterns.append(patterns), self._cells.append(cells)
 
 
 class _Compiled:
@@ -322,10 +362,9 @@ class _Compiled:
         self.limits = list(dict.fromkeys(e.limits for e in tariff.elements if e.limits != NO_LIMITS))
         self.vats = list(dict.fromkeys(component.vat_e4 for _, _, component in self.order))
         limits = [element.limits for element in tariff.elements]
-        self.kwh = _thresholds(one.min_mwh for one in limits) | _thresholds(one.max_mwh for one in limits)
-        self.durations = _thresholds(one.min_duration_ms for one in limits) | _thresholds(
-            one.max_duration_ms for one in limits
-        )
+        self.kwh = _thresholds(edge for one in limits for edge in (one.min_mwh, one.max_mwh))
+        self.durations = _thresholds(edge for one in limits for edge in (one.min_duration_ms, one.max_duration_ms))
+        self.grid = Grid([_limits_row(one) for one in self.limits], self.kwh, self.durations)
         self.denominator, self.factors = _tax_factors(tariff, self.vats)
         self.row = _sheet_row(tariff, policy, self.denominator)
 
@@ -336,15 +375,8 @@ class _Compiled:
             for vat, (excl, incl) in zip(self.vats, self.factors, strict=True)
         ]
 
-    def placed(self, component: int, limits: int) -> tuple[int, int]:
-        """A candidate with its places in the book."""
-        return (
-            component if component == FREE else component + self.components_at,
-            limits if limits == NO_LIMIT else limits + self.limits_at,
-        )
-
     def slots(self, pattern: tuple[bool, ...]) -> list[list[tuple[int, int]]]:
-        """Per slot the candidates (component, row of limits) while exactly these windows hold."""
+        """Per slot the candidates (component of the book, one of `limits`) while exactly these windows hold."""
         holding = {window for window, holds in zip(self.calendar.windows, pattern, strict=True) if holds}
         live = [
             (index, element)
@@ -361,14 +393,20 @@ class _Compiled:
             if element.reservation != kind or (component == FREE and not self.tariff.whole_element):
                 continue
             always = element.limits == NO_LIMITS
-            found.append((component, NO_LIMIT if always else self.limits.index(element.limits)))
+            place = component if component == FREE else component + self.components_at
+            found.append((place, NO_LIMIT if always else self.limits.index(element.limits)))
             if always:
                 break
         return found
 
 
-def _thresholds(values: Iterable[int | None]) -> set[int]:
-    return {value for value in values if value}
+def _places(calendars: Sequence[_Calendar], lengths: Sequence[int]) -> dict[int, int]:
+    """Where each calendar's rows begin, by its identity, where all lie one behind the other."""
+    return dict(zip(map(id, calendars), accumulate(lengths, initial=0), strict=False))
+
+
+def _thresholds(values: Iterable[int | None]) -> list[int]:
+    return sorted({value for value in values if value})
 
 
 def _tax_factors(tariff: Tariff, vats: Sequence[int | None]) -> tuple[int, list[tuple[int, int]]]:

@@ -59,7 +59,7 @@ def test_sheets_of_equal_zone_and_windows_share_their_calendar() -> None:
         builder.add(BANDS, f"T@{version}", "Europe/Berlin")
     book = builder.book()
     assert len(book.flips) == flips
-    assert sum(np.asarray(table).nbytes for table in book) < 500 * 1500  # bytes a sheet, measured about 900
+    assert sum(np.asarray(table).nbytes for table in book) < 500 * 1500  # bytes a sheet, measured about 640
 
 
 def test_a_tariff_without_local_times_has_no_horizon() -> None:
