@@ -181,8 +181,9 @@ def _cdrs(pairs: list[tuple[str, str]], cdr: str, keyed: str) -> Named:
 def _at_once(asking: _Asking, likely: Likely, cdr: str) -> list[Found] | None:
     """What `_found` finds of a charge point's transaction, its rows asked beside the search: one round less.
 
-    A key follows from the name, unless the id was used for the session before too. None where a session of the name has
-    another key than the likely ones, where there are too many claims to read them all, or where nobody wants the rows.
+    A key follows from the name, unless the id was used for the session before too: then the session is found all the
+    same, and its rows are still to be asked for. None where there are too many claims to read them all, or where nobody
+    wants the rows.
     """
     begun = Coverage.everywhere(asking.store, asking.markers) if likely.keys else None
     pair = likely.charge_point_id, likely.transaction_id
@@ -192,14 +193,10 @@ def _at_once(asking: _Asking, likely: Likely, cdr: str) -> list[Found] | None:
     here = {"charge_point": likely.charge_point_id}
     called = [row for row in asked.readings.result() if row["transaction"] == likely.transaction_id]
     rows = [{**row, **here, "last": row["first"]} for row in called if row["session_key"]]
-    told = _refs(rows)
-    if not {ref.session_key for ref in told} <= set(likely.keys):
-        return None
-    others = set(likely.keys) - ({told[0].session_key} if len(told) == 1 else set())
     rows += [
         row
         for row in asked.cdrs.result()
-        if row["session_key"] not in {0, *others} or likely.transaction_id == row["transaction"] or row["cdr_id"] == cdr
+        if row["transaction"] == likely.transaction_id or row["cdr_id"] == cdr or row["session_key"] not in likely.keys
     ]
     return _counted([row for row in rows if row["session_key"]], begun())
 
