@@ -162,6 +162,7 @@ def told_or_refused(tell: Callable[[Store, str, bool], dict[str, Any]], store: S
 
 SECOND_KEY, ANOTHER_KEY = f"toUInt64({Likely.of('BREMEN-1', '4711').keys[1]})", "session_key + 5"
 OTHER = {"transaction_id": "'other'", "cdr_id": "'BREMEN-1*other'"}
+STRANGE_LINE = 1 << 60  # above all lines that a row has
 READ, RATED, CDRS = "reading_rows", "rated_usage_rows", "cdr_rows"
 
 
@@ -200,11 +201,13 @@ def test_whatever_else_bears_a_sessions_name_the_answer_is_that_of_searching_fir
     with another_life(store, STRANGE[strange]):
         for table, put in STRANGE[strange].items():
             columns = {row["name"] for row in store.rows(f"DESCRIBE {table}")}
-            wanted = {"line": "line + 1000"} | {name: to for name, to in put.items() if name in columns}
+            wanted = {"line": f"line + {STRANGE_LINE}"} | {name: to for name, to in put.items() if name in columns}
             store.command(
                 f"INSERT INTO {table} SELECT * REPLACE ({', '.join(f'{to} AS {name}' for name, to in wanted.items())}) "
-                f"FROM {table} WHERE charge_point_id = 'BREMEN-1' AND session_key = {key} AND line < 1000"
+                f"FROM {table} AS v WHERE v.charge_point_id = 'BREMEN-1' AND v.session_key = {key} "
+                f"AND v.line < {STRANGE_LINE}"
             )
+            assert store.scalar(f"SELECT count() FROM {table} WHERE line >= {STRANGE_LINE}")
         for name in ("BREMEN-1*4711", "BREMEN-1*4711-C", "BREMEN-1*other", f"{key:016x}"):
             truth = told_or_refused(one_after_the_other, store, name)
             assert told_or_refused(explained, store, name) == truth, name
@@ -222,7 +225,7 @@ def another_life(store: Store, tables: Iterable[str]) -> Iterator[None]:
         for table in ("claim_rows", "marker_rows"):
             store.command(f"ALTER TABLE {table} DELETE WHERE log_id != {log_id} SETTINGS mutations_sync = 1")
         for table in tables:
-            store.command(f"ALTER TABLE {table} DELETE WHERE line >= 1000 SETTINGS mutations_sync = 1")
+            store.command(f"ALTER TABLE {table} DELETE WHERE line >= {STRANGE_LINE} SETTINGS mutations_sync = 1")
 
 
 def test_metering_makes_a_key_of_a_transactions_id_and_none_of_what_is_none(store: Store) -> None:
