@@ -20,6 +20,7 @@ _BEGIN, _END = "<!-- {}: written by benchmarks/report.py -->", "<!-- {} ends -->
 Result = dict[str, Any]
 _END_TO_END: Final = {
     "flat": "flat JSON",
+    "large_batches": "flat JSON, large batches",
     "ocpp16": "OCPP 1.6",
     "ocpp201": "OCPP 2.0.1",
     "arrow": "Arrow batches",

@@ -50,6 +50,7 @@ QUESTIONS: Final = (
         "beside", "end_to_end", "--readings 360000 --beside faust,pandas,python",
         f"{_FEW} --beside faust,pandas,python",
     ),
+    Question("large_batches", "end_to_end", f"--connectors 10000 --readings 10800000 {_AT_ONCE}", "", long=True),
     Question("sustained", "end_to_end", f"--kafka --connectors 10000 --readings 54000000 {_AT_ONCE}", "", long=True),
     Question("sustained_ocpp201", "end_to_end",
              f"--kafka --shape ocpp201 --connectors 10000 --readings 27000000 {_AT_ONCE}", "", long=True),
