@@ -20,15 +20,15 @@ _BEGIN, _END = "<!-- {}: written by benchmarks/report.py -->", "<!-- {} ends -->
 Result = dict[str, Any]
 _END_TO_END: Final = {
     "flat": "flat JSON",
-    "large_batches": "flat JSON, large batches",
+    "large_batches": "flat JSON",
     "ocpp16": "OCPP 1.6",
     "ocpp201": "OCPP 2.0.1",
     "arrow": "Arrow batches",
     "short_sessions": "flat JSON, 30 readings a session",
     "mixed_faulty": "flat JSON, 1 % faulty, mixed tariffs",
     "beside": "flat JSON, beside the others",
-    "sustained": "flat JSON, Apache Kafka, {minutes} minutes, large batches",
-    "sustained_ocpp201": "OCPP 2.0.1, Apache Kafka, {minutes} minutes, large batches",
+    "sustained": "flat JSON, Apache Kafka, {minutes} minutes",
+    "sustained_ocpp201": "OCPP 2.0.1, Apache Kafka, {minutes} minutes",
     "sustained_arrow": "Arrow batches, Apache Kafka, {minutes} minutes",
     "kafka_beside": "flat JSON, Apache Kafka, beside the others",
     "kafka_ocpp16": "OCPP 1.6, Apache Kafka",
@@ -52,7 +52,7 @@ def end_to_end(found: dict[str, Result]) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
     for words, one in rows:
         worker, cpu = one["worker"], one["worker"]["cpu_us_per_reading"]
-        told = words.format(minutes=round(worker["seconds"] / 60))
+        told = words.format(minutes=round(worker["seconds"] / 60)) + (", large batches" if one.get("settings") else "")
         yield (
             f"| {told} | {one['sent']['bytes_per_message']:,.0f} | {one['sent']['samples_per_message']:,.0f} "
             f"| **{worker['readings_per_s']:,}** | {one['ratios']['worker_to_bare_consume']:.0%} "
