@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
-import lz4.frame  # type: ignore[import-untyped]  # it ships no types; the embedded store reads bodies with it
+import lz4.frame
 import pyarrow as pa
 
 from benchmarks.counted import engine_of, rated, records_of

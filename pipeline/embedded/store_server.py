@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 import zstandard
 
 from pipeline.embedded.engine import Answer, Engine, EngineError, Statement

@@ -167,13 +167,8 @@ def ask_rows(store: Store, of: SessionRef | Likely, named: Named | None = None, 
     """
     own, read, place = _conditions(of)
     reading = ReadingBrief if brief else ReadingRow
-    cdrs = _ask(
-        store,
-        "cdr_rows",
-        CdrLine,
-        CDR_PLACE,
-        Named(named.condition, own.parameters | named.parameters) if named else own,
-    )
+    wanted = Named(named.condition, own.parameters | named.parameters) if named else own
+    cdrs = _ask(store, "cdr_rows", CdrLine, CDR_PLACE, wanted)
     rated = _ask(store, "rated_usage_rows", RatedRow, _PLACE, own)
     readings = _ask(store, "reading_rows", reading, place, read)
     return AskedRows(of, readings, rated, cdrs, _ask(store, "quarantine_rows", HoldRow, _PLACE, own), reading)

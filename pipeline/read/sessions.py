@@ -37,8 +37,6 @@ CDR_PLACE: Final = (
     "toString(v.charge_point_id) AS charge_point, v.connector_id AS connector, v.session_key AS session_key, "
     "v.transaction_id AS transaction"
 )
-
-
 _HERE: Final = "charge_point_id = {{name{0}:String}}"
 _CALLED: Final = "transaction_id = {{transaction{0}:String}}"
 
@@ -241,9 +239,8 @@ def _found(asking: _Asking, asked: list[str], parameters: dict[str, Any], cdrs: 
     told = _refs(rows)
     ahead = asking.ahead(told[0], cdrs) if len(told) == 1 else None
     if cdrs:
-        more = (
-            ahead.cdrs if ahead else asking.store.ask(_each("cdr_rows", cdrs.condition), {**cdrs.parameters, "key": 0})
-        )
+        in_cdrs = _each("cdr_rows", cdrs.condition)
+        more = ahead.cdrs if ahead else asking.store.ask(in_cdrs, {**cdrs.parameters, "key": 0})
         named = [row for row in more.result() if row["session_key"]]
         begun = begun if _places(named) <= _places(rows) else _begun(asking, named + rows)
         rows += named

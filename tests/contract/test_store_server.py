@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import clickhouse_connect
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 import pyarrow as pa
 import pytest
 import zstandard
