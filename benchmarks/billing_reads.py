@@ -6,7 +6,8 @@ A worker rates 250 sessions of 100 readings; what it wrote to every table, its m
 store to other charge points and other working days of the month, so that each row counts and each bill adds up; each
 copy's session has the key that metering would have given it.
 Reads ask for random sessions and customers, each once, through the same functions as the commands. Every bill must
-agree with its CDR, every sum with the template times its copies. Time is the caller's, over HTTP.
+agree with its CDR, every sum with the template times its copies. Time is the caller's, over HTTP. Each statement of
+a bill is asked again alone (`bill_statements`), for what it costs the store.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.bill_statements import by_statement
 from benchmarks.plots import Series, line_chart
 from benchmarks.stand import PACKAGES, Stand, rate, stand
 from benchmarks.surroundings import show, surroundings
@@ -215,6 +217,7 @@ def measured(month: Month, reads: int) -> dict[str, Any]:
         "coverage_ms": quantiles(looked_up(month, min(reads, 50))),
         "explained_bill_ms": quantiles(bills),
         "explained_bill_cpu_ms": {name: round(1e3 * spent / len(picks), 2) for name, spent in spent_s.items()},
+        "statement_cpu_ms": by_statement(month.stand, [month.session(pick)[0] for pick in picks]),
         "customer_month_ms": quantiles(month_ms),
         "lines_per_customer": round(lines / len(customers), 1), "statement_run": everyone(month), "result_hash": digest,
     }  # fmt: skip

@@ -18,6 +18,7 @@ from benchmarks.standard import RESULTS
 ROOT: Final = Path(__file__).parents[1]
 _BEGIN, _END = "<!-- {}: written by benchmarks/report.py -->", "<!-- {} ends -->"
 Result = dict[str, Any]
+_BESIDE: Final = {"beside": "embedded broker", "kafka_beside": "Apache Kafka"}
 _END_TO_END: Final = {
     "flat": "flat JSON",
     "large_batches": "flat JSON",
@@ -47,7 +48,7 @@ def end_to_end(found: dict[str, Result]) -> Iterator[str]:
         return
     yield (
         "| input | bytes / message | samples / message | readings/s | of consume-and-discard "
-        "| of raw inserts of the same rows | CPU-µs / reading: worker, store, broker |"
+        "| of raw inserts of the same rows | CPU-µs / reading: worker, store (of it merges), broker |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
     for words, one in rows:
@@ -57,8 +58,12 @@ def end_to_end(found: dict[str, Result]) -> Iterator[str]:
             f"| {told} | {one['sent']['bytes_per_message']:,.0f} | {one['sent']['samples_per_message']:,.0f} "
             f"| **{worker['readings_per_s']:,}** | {one['ratios']['worker_to_bare_consume']:.0%} "
             f"| {_share(one['ratios'].get('worker_to_raw_inserts'))} "
-            f"| {cpu['worker']}, {cpu['store']}, {cpu['broker']} |"
+            f"| {cpu['worker']}, {cpu['store']}{_merges(worker)}, {cpu['broker']} |"
         )
+
+
+def _merges(worker: Result) -> str:
+    return f" ({worker['merges_cpu_us_per_reading']})" if "merges_cpu_us_per_reading" in worker else ""
 
 
 def _share(ratio: float | None) -> str:
@@ -67,11 +72,15 @@ def _share(ratio: float | None) -> str:
 
 def beside(found: dict[str, Result]) -> Iterator[str]:
     """The others on the same topic, their costs equal transaction by transaction."""
-    one = found.get("beside")
-    if one is None:
-        return
-    yield "| same topic, same run | per second | CPU-µs / reading | worker is so many times as fast |"
-    yield "| --- | ---: | ---: | ---: |"
+    runs = {words: found[name] for name, words in _BESIDE.items() if name in found}
+    for number, (broker, one) in enumerate(runs.items()):
+        yield from [""] if number else []
+        yield f"| same topic, same run, {broker} | per second | CPU-µs / reading | worker is so many times as fast |"
+        yield "| --- | ---: | ---: | ---: |"
+        yield from _beside(one)
+
+
+def _beside(one: Result) -> Iterator[str]:
     bare, worker = one["bare_consume"]["readings_per_s"], one["worker"]
     yield f"| consume and discard | {bare:,} | | {one['ratios']['worker_to_bare_consume']:.2f} |"
     yield f"| **worker** | **{worker['readings_per_s']:,}** | {worker['cpu_us_per_reading']['worker']} | 1 |"
@@ -152,6 +161,19 @@ def billing_reads(found: dict[str, Result]) -> Iterator[str]:
         )
 
 
+def bill_statements(found: dict[str, Result]) -> Iterator[str]:
+    """What each statement of a bill costs the store, at the most rows that were measured."""
+    sizes = [size for size in billing_sizes(found) if "statement_cpu_ms" in size]
+    if not sizes:
+        return
+    most = sizes[-1]
+    told = f"the store's CPU for a statement of a bill, ms, at {most['rated_rows']:,} rated rows"
+    yield f"| {told} | of a session | of nobody |"
+    yield "| --- | ---: | ---: |"
+    for table, ms in most["statement_cpu_ms"].items():
+        yield f"| {table or 'SELECT 1'} | {ms['of_a_session']} | {ms['of_nobody']} |"
+
+
 def billing_sizes(found: dict[str, Result]) -> list[dict[str, Any]]:
     """What reads took at each number of stored rows, of all runs."""
     names = ("billing_reads", "billing_reads_of_100_million")
@@ -175,6 +197,7 @@ SECTIONS: Final[dict[str, Callable[[dict[str, Result]], Iterator[str]]]] = {
     "growth": growth,
     "latency": latency,
     "billing reads": billing_reads,
+    "bill statements": bill_statements,
     "where": where,
 }
 

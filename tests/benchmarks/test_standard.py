@@ -45,6 +45,23 @@ def test_the_share_of_what_the_store_takes_alone_stands_in_the_table(folder: Pat
     assert row.split(" | ")[5] == ""
 
 
+def test_what_each_statement_of_a_bill_costs_is_told_by_its_table(folder: Path) -> None:
+    one = result(folder, "billing_reads")
+    tables = {"cdr_rows", "claim_rows", "marker_rows", "quarantine_rows", "rated_usage_rows", "reading_rows"}
+    assert one["sizes"][-1]["statement_cpu_ms"].keys() == {"", "reference_rows", *tables}
+    _, _, nothing, *rows = report.bill_statements({"billing_reads": one})
+    assert nothing.startswith("| SELECT 1 |")
+    assert {row.split(" | ")[0].removeprefix("| ") for row in rows} == {"reference_rows", *tables}
+
+
+def test_those_beside_the_worker_stand_in_a_table_for_each_broker(folder: Path) -> None:
+    one = result(folder, "beside")
+    told = list(report.beside({"beside": one, "kafka_beside": one}))
+    heads = [row for row in told if row.startswith("| same topic, same run, ")]
+    assert [head.split(", ")[2].split(" |")[0] for head in heads] == ["embedded broker", "Apache Kafka"]
+    assert told.count("") == 1  # between the two
+
+
 def test_results_become_tables_between_their_markers(folder: Path) -> None:
     text = "# Speed\n<!-- beside: written by benchmarks/report.py -->\nold\n<!-- beside ends -->\nafter\n"
     shown = report.written(text, {"beside": result(folder, "beside")})
