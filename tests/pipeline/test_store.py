@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.clickhouse import Store
-from pipeline.ledger import RATED_USAGE, Snapshot, StateAt
+from pipeline.errors import IntegrityError
+from pipeline.ledger import RATED_USAGE, Snapshot, Span, StateAt
 from pipeline.settings import Settings
 from pipeline.store import StoreLedger, drop_statement
-from tests.contract.benches import LOG, marker, usage
+from tests.contract.benches import JULY, LOG, marker, usage
 
 
 @pytest.fixture
@@ -67,3 +68,56 @@ def test_on_a_cluster_a_snapshot_is_dropped_where_its_part_is(ledger: StoreLedge
     statement = drop_statement(LOG, 3, [StateAt(1, 10), StateAt(2, 20)], "main")
     assert statement.startswith("ALTER TABLE state_rows_local ON CLUSTER 'main' DROP PARTITION ")
     assert ledger.store.scalar("SELECT formatQueryOrNull({q:String})", {"q": statement}) is not None
+
+
+def inserted(ledger: StoreLedger, first: int, count: int, at: int = JULY, partition: int = 0) -> pa.Table:
+    rows = usage(list(range(first, first + count)), at=at, partition=partition)
+    ledger.insert(RATED_USAGE, rows)
+    return rows
+
+
+def rows_read(ledger: StoreLedger, written: pa.Table, spans: list[Span]) -> int:
+    """Rows of the table that the store looks at to read a batch back."""
+    seen = list[int]()
+    asked = ledger.store.rows
+
+    def explained(sql: str, parameters: dict[str, int]) -> list[dict[str, object]]:
+        seen.extend(row["rows"] for row in asked(f"EXPLAIN ESTIMATE {sql}", parameters))
+        return asked(sql, parameters)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger.store, "rows", explained)
+        ledger.read_back({RATED_USAGE: written}, spans)
+    return sum(seen)
+
+
+def test_what_a_batch_is_read_back_from_does_not_grow_with_what_was_stored_before_it(ledger: StoreLedger) -> None:
+    read = []
+    for batch in range(5):  # one partition is far ahead: by their offsets, rows of the other could be in any part
+        ahead, behind = 5_000 + 100 * batch, 100 * batch
+        rows = pa.concat_tables([inserted(ledger, behind, 100), inserted(ledger, ahead, 100, partition=3)])
+        read.append(rows_read(ledger, rows, [Span(0, 1, behind, behind + 99), Span(3, 1, ahead, ahead + 99)]))
+        ledger.store.command(f"OPTIMIZE TABLE {RATED_USAGE} FINAL")  # all of it in one part by the next batch
+    assert read == [200] * 5
+
+
+def test_rows_of_a_table_partition_that_was_not_there_before_are_read_back_too(ledger: StoreLedger) -> None:
+    ledger.read_back({RATED_USAGE: inserted(ledger, 0, 10)}, [Span(0, 1, 0, 9)])
+    june = inserted(ledger, 10, 10, at=JULY - 40 * 86_400_000)
+    ledger.read_back({RATED_USAGE: june}, [Span(0, 1, 10, 19)])
+
+
+def test_a_surplus_row_is_seen_after_a_read_back_too_and_while_the_batch_is_driven_again(ledger: StoreLedger) -> None:
+    ledger.read_back({RATED_USAGE: inserted(ledger, 0, 10)}, [Span(0, 1, 0, 9)])
+    inserted(ledger, 15, 1)
+    rows = inserted(ledger, 10, 5)
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            ledger.read_back({RATED_USAGE: rows}, [Span(0, 1, 10, 19)])
+
+
+def test_a_store_that_numbers_its_inserts_anew_is_read_whole(ledger: StoreLedger) -> None:
+    ledger.read_back({RATED_USAGE: inserted(ledger, 0, 10)}, [Span(0, 1, 0, 9)])
+    ledger._known = {name: number + 1_000 for name, number in ledger._known.items()}  # emptied, and started again
+    assert ledger._known
+    ledger.read_back({RATED_USAGE: inserted(ledger, 10, 10)}, [Span(0, 1, 10, 19)])
