@@ -291,8 +291,8 @@ def _own_tariff(number: int) -> dict[str, Any]:
     """A tariff with two prices and a window of its own."""
     start, end = number % 11, 12 + number % 12
     window = {"start_time": f"{start:02d}:{number % 60:02d}", "end_time": f"{end:02d}:{number * 7 % 60:02d}"}
-    price = [{"type": "ENERGY", "price": 0.2 + number % 97 / 100, "vat": 20, "step_size": 1}]
-    other = [{"type": "ENERGY", "price": 0.3 + number % 89 / 100, "vat": 20, "step_size": 1}]
+    price = [{"type": "ENERGY", "price": (20 + number % 97) / 100, "vat": 20, "step_size": 1}]
+    other = [{"type": "ENERGY", "price": (30 + number % 89) / 100, "vat": 20, "step_size": 1}]
     return {
         "country_code": "GB", "party_id": "WRT", "id": f"OWN{number:06d}", "currency": "GBP",
         "last_updated": "2026-01-01T00:00:00Z",

@@ -3,9 +3,11 @@
 from collections import Counter
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from benchmarks.workload import Workload, batches, documents, energies_mwh, whole_sessions
+from rating.tariff import parse_tariff
 
 SMALL = Workload(connectors=24, sweeps=12, minutes=6)
 
@@ -49,3 +51,9 @@ def test_about_so_many_readings_are_whole_sessions() -> None:
 def test_every_site_has_its_tariff() -> None:
     kinds = Counter(one.kind for one in documents(replace(SMALL, own_tariffs=2)))
     assert kinds == {"tariff": 2, "location": 3}
+
+
+def test_every_own_tariff_is_one_that_ocpi_allows() -> None:
+    published = documents(replace(SMALL, connectors=3_200, own_tariffs=320))
+    bodies = [msgspec.json.decode(one.body) for one in published if one.kind == "tariff"]
+    assert len({parse_tariff(body) for body in bodies}) == 320
