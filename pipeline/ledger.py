@@ -492,12 +492,6 @@ def expected_sums(table: str, rows: pa.Table) -> dict[tuple[str, int], Sums]:
 
 
 def _integers(rows: pa.Table, column: str) -> npt.NDArray[np.uint64]:
-    return (
-        rows.column(column).to_numpy().astype(np.int64, copy=False).view(np.uint64)
-        if _signed(rows, column)
-        else (rows.column(column).to_numpy().astype(np.uint64, copy=False))
-    )
-
-
-def _signed(rows: pa.Table, column: str) -> bool:
-    return bool(pa.types.is_signed_integer(rows.schema.field(column).type))
+    values: npt.NDArray[Any] = rows.column(column).to_numpy()
+    signed = pa.types.is_signed_integer(rows.schema.field(column).type)
+    return values.astype(np.int64, copy=False).view(np.uint64) if signed else values.astype(np.uint64, copy=False)
