@@ -147,7 +147,7 @@ def test_an_insert_slower_than_the_poll_interval_costs_the_partitions_and_nothin
 def test_a_batch_that_comes_near_the_poll_interval_is_told_before_the_group_acts(
     ready: Settings, tmp_path: Path
 ) -> None:
-    slow = Fault(delay_s=3.0, times=1)  # a batch waits for four answers or so
+    slow = Fault(delay_s=4.5, times=1)  # a batch waits for three answers or so: tables are inserted side by side
     with slow_inserts(ready, tmp_path, SEED + 8, max_poll_interval_s=20.0, fault=slow) as worker:
         assert worker.await_word("slow: this batch came near"), worker.said()
     assert "too slow" not in worker.said(), worker.said()
