@@ -12,6 +12,26 @@ from pipeline.kafka import Message
 from pipeline.topics import CONTENT_TYPE
 
 _BRACE: Final = 0x7B
+_SIGNED: Final = b"igned"  # of SignedData in OCPP 1.6, of signedMeterValue in 2.x
+_ONE_IN: Final = 16  # records are looked at while none is signed: to look at each took a tenth of a worker
+
+
+class Glance:
+    """Which of the messages that were just read seem to bear a signed meter value.
+
+    From one that is seen on, each message is looked at, until there is none among those of a call.
+    """
+
+    def __init__(self) -> None:
+        self._seen = False
+
+    def signed(self, messages: Sequence[Message]) -> list[Message]:
+        """Some or all of those that do; of messages without any, never one."""
+        if not self._seen and not _signed(messages[::_ONE_IN]):
+            return []
+        found = _signed(messages)
+        self._seen = bool(found)
+        return found
 
 
 def by_partition(messages: Sequence[Message]) -> dict[int, Records]:
@@ -74,3 +94,7 @@ def _content_type(message: Message) -> str | None:
         if name == CONTENT_TYPE and value is not None:
             return value.decode() if isinstance(value, bytes) else value
     return None
+
+
+def _signed(messages: Sequence[Message]) -> list[Message]:
+    return [message for message in messages if _SIGNED in (message.value() or b"")]

@@ -5,7 +5,7 @@ and join anew; a contradiction in the ledger stops it. What a batch is and how i
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, Self, TypeVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from pipeline.rate.lane import Flight, Lane, store_snapshot
 from pipeline.rate.ledger_history import READING_PAST, LedgerHistory
 from pipeline.rate.memory import give_back
 from pipeline.rate.progress import Progress
-from pipeline.rate.records import by_partition, cut
+from pipeline.rate.records import Glance, by_partition, cut
 from pipeline.rate.recover import Recovery
 from pipeline.rate.retire import KEEPING
 from pipeline.rate.snapshot import StateCopy, take
@@ -42,8 +42,6 @@ _BEHIND: Final = 2  # so many full batches in a row: it does not keep up
 _AT_ONCE_S: Final = 0.001  # the client counts in whole ms
 _AT_FIRST: Final = 64  # records of a batch's first call; what they weigh says how many more fit
 _AT_ONCE: Final = 2_000  # records of one call: the client holds the interpreter meanwhile, and the lane waits
-_SIGNED: Final = b"igned"  # of SignedData in OCPP 1.6, of signedMeterValue in 2.x
-_GLANCE: Final = 16  # one record in so many is looked at while none is signed: to look at all took a tenth of a worker
 Result = TypeVar("Result")
 
 
@@ -64,7 +62,7 @@ class Worker:
         self._history = LedgerHistory(doors.past(), self._through_outages)
         self._sender = doors.sender()
         self._reader = doors.reader()
-        self._verifier = Verifier(settings.verify_processes)
+        self._verifier, self._glance = Verifier(settings.verify_processes), Glance()
         self.engine = Engine(doors.partitions, self._history, self._load, verifier=self._verifier)
         self._lane = Lane(doors, self._sender, self.engine.sheets.data, self.keeping)
         self._recovery = self.recovery(self.engine, self._ledger, self._history, self._sender, doors)
@@ -72,7 +70,6 @@ class Worker:
         self._snapshots: dict[int, tuple[float, int]] = {}  # when the last one was due, and the first offset after it
         self._ends: dict[int, int] = {}  # last offset that counts, by partition
         self._next: dict[int, int] = {}  # the next offset to rate, by partition owned
-        self._signs = False  # of the records that were read last, some are signed
         self._stopping = False
         self._rebalancing = False
         self._ahead = False  # nothing is owned yet: what can't be read now is read when it is needed
@@ -183,16 +180,12 @@ class Worker:
         return self._unrated(by_partition(gathered))
 
     def _foresee(self, found: list[Message]) -> None:
-        """Have signatures verified from when their records are read, where a glance tells that records are signed.
+        """Have signatures verified from when their records are read.
 
-        What is overlooked here the engine foresees when it has the batch; what a wrong key foresaw it judges again.
+        What a glance overlooks the engine foresees when it has the batch; what a wrong key foresaw it judges again.
         """
-        if self._settings.verify_processes:
-            self._signs = self._signs or bool(_signed(found[::_GLANCE]))
-            signed = _signed(found) if self._signs else []
-            self._signs = bool(signed)
-            if signed:
-                self.engine.foresee(by_partition(signed))
+        if self._verifier.ahead and (signed := self._glance.signed(found)):
+            self.engine.foresee(by_partition(signed))
 
     def _unrated(self, found: dict[int, Records]) -> dict[int, Records]:
         """The records of partitions owned now that were not rated yet."""
@@ -384,8 +377,3 @@ class Worker:
         self._reported_s = self._clock.monotonic()
         done = self.progress
         LOG.info("rated", records=done.records, readings=done.readings, cdrs=done.cdrs, alerts=done.alerts)
-
-
-def _signed(messages: Sequence[Message]) -> list[Message]:
-    """Those that seem to bear a signed meter value."""
-    return [message for message in messages if _SIGNED in (message.value() or b"")]

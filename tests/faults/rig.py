@@ -39,12 +39,14 @@ FAULT_SHARES = dict.fromkeys(FAULTS, 0.01)
 _SLICE = 50  # messages between two looks at the clock while feeding
 
 
-def faulty_fleet(seed: int, *, charge_points: int = 60, hours: float = 6.0) -> Fleet:
+def faulty_fleet(
+    seed: int, *, charge_points: int = 60, hours: float = 6.0, faults: Mapping[str, float] = FAULT_SHARES
+) -> Fleet:
     """A small fleet that does everything wrong, now and then."""
     return Fleet(
         FleetPlan(
             seed=seed, charge_points=charge_points, hours=hours, sample_ms=300_000, sessions_per_day=4.0,
-            faults=FAULT_SHARES, partitions=4, tick_ms=600_000, settle_hours=72,
+            faults=faults, partitions=4, tick_ms=600_000, settle_hours=72,
         )
     )  # fmt: skip
 

@@ -1,80 +1,69 @@
-"""Which records a worker hands to the verifier as soon as they are read: a glance, until one is signed."""
+"""Signed records are noticed when they are read: by a glance at some, until one is signed; and judged from then on."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
-
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
 from pipeline.codec.records import Records
+from pipeline.kafka import Message
+from pipeline.rate.doors import Doors
+from pipeline.rate.records import Glance
 from pipeline.rate.worker import Worker
 from pipeline.settings import Settings
+from tests.faults.rig import Feeder, faulty_fleet, publish
 
 PLAIN, SIGNED = b'{"meterValue": 1}', b'{"signedMeterData": "..."}'
 
 
-@dataclass
-class Read:
-    """What the client hands out."""
-
-    at: int
-    said: bytes | None
-
-    def value(self) -> bytes | None:
-        return self.said
-
-    def key(self) -> bytes:
-        return b"CP1"
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self.at
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 0
+def offsets(glance: Glance, signed: set[int], count: int = 64) -> list[int | None]:
+    """Those of the messages of one call that are noticed."""
+    messages = [Message(offset=at, value=SIGNED if at in signed else PLAIN) for at in range(count)]
+    return [message.offset() for message in glance.signed(messages)]
 
 
-@pytest.fixture
-def worker(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Worker, list[list[int]]]]:
-    """A worker whose engine notes the offsets that it is to foresee."""
-    seen = list[list[int]]()
-
-    def noted(batches: Mapping[int, Records]) -> None:
-        seen.append([int(offset) for one in batches.values() for offset in one.offsets])
-
-    one = Worker.connect(replace(ready, verify_processes=1), wait=lambda: False)
-    monkeypatch.setattr(one.engine, "foresee", noted)
-    yield one, seen
-    one.stop()
-    one.run()
+def test_one_glance_at_a_signed_record_and_all_of_them_are_noticed() -> None:
+    assert offsets(Glance(), {16, 17, 40}) == [16, 17, 40]
 
 
-def read(worker: Worker, signed: set[int], count: int = 64) -> None:
-    found: list[Any] = [Read(at, SIGNED if at in signed else PLAIN) for at in range(count)]
-    worker._foresee(found)  # the seam: what a whole run foresees and what it judges anew looks the same from outside
+def test_once_records_are_signed_each_is_looked_at_until_a_call_brings_none() -> None:
+    glance = Glance()
+    assert offsets(glance, {1}) == []  # overlooked: the engine verifies it when it has the batch
+    assert offsets(glance, {0}) == [0]
+    assert offsets(glance, {1}) == [1]
+    assert offsets(glance, set()) == []
+    assert offsets(glance, {1}) == []
 
 
-def test_one_glance_at_a_signed_record_and_all_of_them_are_foreseen(worker: tuple[Worker, list[list[int]]]) -> None:
-    one, seen = worker
-    read(one, {16, 17, 40})
-    assert seen == [[16, 17, 40]]
+def test_records_without_a_value_and_calls_without_a_record_bear_none() -> None:
+    glance = Glance()
+    assert glance.signed([]) == []
+    assert glance.signed([Message(offset=0), Message(offset=1, value=PLAIN)]) == []
 
 
-def test_once_records_are_signed_all_are_looked_at_until_a_call_brings_none(
-    worker: tuple[Worker, list[list[int]]],
-) -> None:
-    one, seen = worker
-    read(one, {1})  # overlooked: the engine verifies it when the batch is processed
-    read(one, {0})
-    read(one, {1})
-    read(one, set())
-    read(one, {1})
-    assert seen == [[0], [1]]
+class Noting(Worker):
+    """Notes of each batch how many signatures are being judged already when it is to be rated."""
+
+    def __init__(self, settings: Settings, doors: Doors) -> None:
+        super().__init__(settings, doors)
+        self.judged_ahead = list[int]()
+
+    def _rate(self, records: dict[int, Records]) -> None:
+        self.judged_ahead.append(len(self._verifier._running))  # of earlier batches none is left: they were asked for
+        super()._rate(records)
 
 
-def test_records_without_a_value_are_looked_at_too(worker: tuple[Worker, list[list[int]]]) -> None:
-    one, seen = worker
-    one._foresee([Read(0, None), Read(1, SIGNED)])  # type: ignore[list-item]  # the client's class can't be made here
-    assert seen == []
+def judged_ahead(settings: Settings, folder: Path) -> list[int]:
+    fleet = faulty_fleet(20_261_130, charge_points=120, hours=12.0, faults={"signed_beside_plain": 0.9})
+    publish(settings, fleet, folder)
+    Feeder(settings, fleet, 0.0).done()
+    worker = Noting.connect(settings, wait=lambda: False)
+    worker.run(drain_s=1.0)
+    return worker.judged_ahead
+
+
+def test_a_worker_has_signatures_judged_from_when_their_records_are_read(ready: Settings, tmp_path: Path) -> None:
+    small = replace(ready, batch_records=500)
+    assert sum(judged_ahead(replace(small, verify_processes=1), tmp_path / "reference")) > 0
+
+
+def test_a_worker_without_processes_for_it_judges_none_ahead(ready: Settings, tmp_path: Path) -> None:
+    assert sum(judged_ahead(replace(ready, verify_processes=0), tmp_path / "reference")) == 0
